@@ -3,32 +3,39 @@
 `tests/engines/forgeries.py` verifies 50 forgeries and 20 honest runs by hand.
 """
 
+import copy as copying
 import errno
 import functools
 import json
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from colored_folders import colored_folder
-from forging import FORGERIES, edit_result, recompute_digests
+from forging import FORGERIES, edit_checkpoints, edit_result, recompute_digests
 from honest_runs import HONEST, honest_run, start
 
 from opsin.commands import verify as command
 from opsin.commands.verify import verify
+from opsin.commands.verify.checkpoint_contents import differences
 from opsin.commands.verify.checks import Verification
-from opsin.commands.verify.recomputed import check_data
+from opsin.commands.verify.recomputed import check_data, check_metrics
 from opsin.commands.verify.recorded import check_digests, check_records
 from opsin.commands.verify.replay_check import check_replay
-from opsin.commands.verify.stretches import Point, choose, stretches
+from opsin.commands.verify.stretches import Point, Stretch, choose, stretches
 from opsin.config import RunConfig
 from opsin.inference.opened_run import open_run
 from opsin.models.load_weights import HEAD_LOADED
 from opsin.runs.digests import DIGESTS, read_digests
 from opsin.runs.directory import RunDirectory
+from opsin.runs.metrics_csv import read_epochs, write_epochs
+from opsin.runs.result import Settings
+from opsin.runs.training_record import TrainingRecord
 from opsin.training import build
 
 Copy = Callable[[], tuple[RunDirectory, Path]]
@@ -257,3 +264,99 @@ def test_checkpoints_of_the_first_step_are_a_difference(digits_run: RunDirectory
         torch.save(content, file)
     found = check_replay(open_run(run), full=True, chance=random.Random(0))
     assert (found.status, found.detail) == ("differs", "the checkpoints are of the first step, before any training")
+
+
+@pytest.mark.parametrize("text", ['{"files": 3}', "[", "null", '{"files": {"/etc/passwd": ""}, "evaluated": []}'])
+def test_damaged_digests_are_a_difference_and_the_other_checks_go_on(
+    digits_run: RunDirectory, tmp_path: Path, text: str
+) -> None:
+    run = RunDirectory(shutil.copytree(digits_run.path, tmp_path / "run"))
+    (run.path / DIGESTS).write_text(text)
+    assert [check.status for check in check_digests(run)] == ["differs"]
+    found = check_metrics(open_run(run), run.read_result(), "test")
+    assert (found.status, "digests.json is damaged" in found.detail) == ("not verified", True)
+
+
+def _edit_schedule(content: dict[str, Any]) -> None:
+    content["lr_schedulers"][0]["base_lrs"][0] *= 10
+
+
+def _edit_step_of_schedule(content: dict[str, Any]) -> None:
+    content["lr_schedulers"][0]["last_epoch"] -= 5
+
+
+def _edit_epoch(content: dict[str, Any]) -> None:
+    for counts in content["loops"]["fit_loop"]["epoch_progress"].values():
+        counts.update({name: count - 1 for name, count in counts.items()})
+
+
+def _edit_batch(content: dict[str, Any]) -> None:
+    content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["completed"] -= 5
+
+
+@pytest.mark.parametrize("edit", [_edit_schedule, _edit_step_of_schedule, _edit_epoch, _edit_batch])
+def test_checkpoints_from_which_training_goes_on_differently_differ(
+    digits_run: RunDirectory, edit: Callable[[dict[str, Any]], None]
+) -> None:
+    """With such a checkpoint, another learning rate or other batches of the next stretch would be repeated."""
+    content = torch.load(digits_run.last, weights_only=True)
+    edited = copying.deepcopy(content)
+    assert differences(edited, content, "last.ckpt") == []
+    edit(edited)
+    assert len(differences(edited, content, "last.ckpt")) == 1
+
+
+def test_a_checkpoint_that_is_saved_in_a_validation_is_the_same(digits_run: RunDirectory) -> None:
+    content = torch.load(digits_run.last, weights_only=True)
+    edited = copying.deepcopy(content)
+    for counts in edited["loops"]["fit_loop"]["epoch_loop.batch_progress"].values():
+        if isinstance(counts, dict):
+            counts["completed"] = counts["processed"] - 1
+    edited["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"] = {}
+    assert differences(edited, content, "last.ckpt") == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("config", "seed: 1\n"), ("start", 3), ("cpu", "another"), ("torch", "2.11.0")]
+)
+def test_checkpoints_of_one_process_with_other_records_are_a_difference(
+    digits_run: RunDirectory, tmp_path: Path, key: str, value: object
+) -> None:
+    run = RunDirectory(shutil.copytree(digits_run.path, tmp_path / "run"))
+    edit_checkpoints(run, lambda content: content["opsin"]["training"].update({key: value}), "last.ckpt")
+    found = check_replay(open_run(run), full=True, chance=random.Random(0))
+    assert found.status == "differs"
+    assert "last.ckpt records another config, machine or start than best.ckpt" in found.detail
+
+
+def test_a_stretch_begins_at_a_checkpoint_of_its_process() -> None:
+    def point(step: int, start: int) -> Point:
+        return Point(step, (Path(f"{step}.ckpt"),), (TrainingRecord("", start, Settings(), "", (), ""),))
+
+    assert Stretch(Point(0), point(5, 0)).is_whole
+    assert Stretch(point(5, 0), point(11, 0)).is_whole
+    assert Stretch(point(8, 0), point(32, 8)).is_whole
+    assert not Stretch(point(5, 0), point(32, 8)).is_whole
+    assert not Stretch(Point(0), point(32, 8)).is_whole
+    # A killed process wrote 11 and a resume from 8 did not replace it
+    assert not Stretch(point(11, 0), point(32, 8)).is_whole
+
+
+def test_a_best_epoch_that_is_not_the_best_is_a_difference(digits_run: RunDirectory, tmp_path: Path) -> None:
+    run = RunDirectory(shutil.copytree(digits_run.path, tmp_path / "run"))
+    result, rows = run.read_result(), read_epochs(run.metrics)
+    assert result.monitor is not None
+    assert check_records(open_run(run), result).status == "verified"
+    other = replace(rows[-1], epoch=99, values={result.monitor.metric: 1e-9})
+    write_epochs(run.metrics, [*rows, other])
+    found = check_records(open_run(run), result)
+    assert found.status == "differs"
+    assert f"{result.monitor.metric} is better after epoch 99" in found.detail
+
+
+def test_a_best_checkpoint_of_another_step_is_a_difference(digits_run: RunDirectory, tmp_path: Path) -> None:
+    run = RunDirectory(shutil.copytree(digits_run.path, tmp_path / "run"))
+    step = torch.load(run.best, weights_only=True)["global_step"]
+    edit_checkpoints(run, lambda content: content.update(global_step=step - 1), "best.ckpt")
+    found = check_records(open_run(run), run.read_result())
+    assert f"best.ckpt is of step {step - 1}, and last.ckpt records step {step} as the best" in found.detail

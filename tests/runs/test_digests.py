@@ -11,6 +11,7 @@ from opsin.runs import digests
 from opsin.runs.digests import (
     COVERED,
     DIGESTS,
+    RunDigests,
     changed_files,
     is_as_recorded,
     read_digests,
@@ -51,6 +52,23 @@ def test_edited_and_missing_files_are_named(run: Path, monkeypatch: pytest.Monke
     (run / "checkpoints" / "best.ckpt").unlink()
     (run / "report.html").write_text("another page")
     assert changed_files(run, recorded) == {"config.yaml": "changed", "checkpoints/best.ckpt": "missing"}
+
+
+def test_a_file_that_cannot_be_read_is_neither_changed_nor_an_error(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = f"predictions/{'a' * 5000}"
+    record_digests(run)
+    recorded = read_digests(run)
+    assert recorded is not None
+    assert changed_files(run, RunDigests({long: "", "config.yaml": ""})) == {
+        long: "unreadable",
+        "config.yaml": "changed",
+    }
+
+    def refuse(content: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(content))
+
+    monkeypatch.setattr("opsin.runs.digests.digest_of", refuse)
+    assert set(changed_files(run, recorded).values()) == {"unreadable"}
 
 
 def test_without_inodes_files_have_their_own_digests(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from opsin.errors import UserError
+from opsin.runs.metric_registry import Metric
 from opsin.runs.result import (
     SCHEMA_VERSION,
     BatchSizeResult,
@@ -30,6 +31,7 @@ WHOLE = RunResult(
     epochs=3,
     stopped="why",
     monitor=MonitoredMetric("val/loss", 0.1),
+    custom_metrics=(Metric("regret", "regret", higher_is_better=False, splits=("val",)),),
     warnings=["a class has no images"],
     throughput=12.5,
     seconds={"total": 1.0},
@@ -87,6 +89,8 @@ def test_a_resumed_run_keeps_provenance_and_drops_the_outcome() -> None:
         b'{"schema_version": 1, "metrics": null}',
         b'{"schema_version": 1, "data": [1]}',
         b'{"schema_version": 1, "frozen": {"stages": [3]}}',
+        b'{"schema_version": 1, "custom_metrics": [{"name": "top5"}]}',
+        b'{"schema_version": 1, "custom_metrics": [{"name": 3, "title": "a", "higher_is_better": true}]}',
     ],
 )
 def test_a_damaged_result_gives_one_clear_error(tmp_path: Path, content: bytes) -> None:

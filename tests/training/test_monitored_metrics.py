@@ -160,7 +160,7 @@ def test_a_metric_of_a_users_callback_selects_the_best_epoch_and_ranks_runs(in_t
     assert train(run) == 0.0
     result = run.run.read_result()
     assert result.best_epoch == 1
-    assert result.custom_metrics[0]["name"] == "regret"
+    assert result.custom_metrics[0].name == "regret"
     metric_registry._TABLE.pop("regret")  # as in a process that never imports the callback
     assert not leaderboard([run.run], "val/regret").higher_is_better
 

@@ -48,6 +48,28 @@ def test_missing_values_leave_a_gap() -> None:
     assert "no values" in line_chart([Series("val", [1], [None])], title="none")
 
 
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize(
+    ("one", "other"), [(0.5, 0.5000000000000001), (0.002, 0.0020000000000000005), (3e9, 3e9 + 1e-6), (-0.3, -0.1 - 0.2)]
+)
+def test_values_that_differ_by_a_rounding_error_are_drawn(one: float, other: float, log: bool) -> None:
+    chart = line_chart([Series("rate", [1, 2], [one, other])], title="rate", log=log)
+    heights = {dot.get("cy") for dot in found(chart, "circle", "dot")}
+    assert len(heights) == (0 if log and one < 0 else 1)
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("value", [1e308, -1e308, 1e200, 5e-324])
+def test_extreme_values_leave_a_gap_or_are_drawn(value: float, log: bool) -> None:
+    chart = line_chart([Series("loss", [1, 2, value], [value, 1.0, 2.0])], title="loss", log=log)
+    shown = titles(chart)
+    assert "loss, epoch 2: 1" in shown
+    assert not any(text.startswith("loss, epoch 1:") for text in shown) or (value < 1 and not log)
+    numbers = [float(dot.get(place, "")) for dot in found(chart, "circle", "dot") for place in ("cx", "cy")]
+    assert all(math.isfinite(number) for number in numbers)
+    assert parsed(horizontal_bars([Bar("a", value), Bar("b", 0.5, 0.4, value)], title="bars")) is not None
+
+
 def test_the_mark_is_at_its_epoch() -> None:
     chart = line_chart([Series("val", [1, 2, 3], [1, 2, 3])], title="loss", mark=2)
     (mark,) = found(chart, "line", "mark")

@@ -21,6 +21,7 @@ from opsin.visualization.formatting import NONE, decimal, number, percent, secon
         (0.0, "0 %"),
         (-0.05, "-5 %"),
         (math.nan, NONE),
+        (1e308, NONE),
         (None, NONE),
     ],
 )
@@ -30,7 +31,15 @@ def test_percentages(value: float | None, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(1234567, "1,234,567"), (0.123456, "0.1235"), (12345.6, "12,346"), (2.0, "2"), (math.inf, "∞"), (None, NONE)],
+    [
+        (1234567, "1,234,567"),
+        (0.123456, "0.1235"),
+        (12345.6, "12,346"),
+        (2.0, "2"),
+        (math.inf, "∞"),
+        (10**400, f"{10**400:,}"),
+        (None, NONE),
+    ],
 )
 def test_numbers(value: float | None, text: str) -> None:
     assert number(value) == text
@@ -45,7 +54,16 @@ def test_decimals_have_no_trailing_zeros(value: float, places: int, text: str) -
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(3.14, "3.1 s"), (59.97, "1 min 00 s"), (188, "3 min 08 s"), (3725, "1 h 02 min"), (None, NONE)]
+    ("value", "text"),
+    [
+        (3.14, "3.1 s"),
+        (59.97, "1 min 00 s"),
+        (188, "3 min 08 s"),
+        (3725, "1 h 02 min"),
+        (math.nan, NONE),
+        (math.inf, NONE),
+        (None, NONE),
+    ],
 )
 def test_durations(value: float | None, text: str) -> None:
     assert seconds(value) == text

@@ -90,13 +90,16 @@ def read_digests(run: Path) -> RunDigests | None:
 
 
 def changed_files(run: Path, digests: RunDigests) -> dict[str, str]:
-    """Return the recorded files that are `missing` or `changed`, by path."""
+    """Return the recorded files that are `missing`, `changed` or `unreadable`, by path."""
     found = {}
     for name, digest in digests.files.items():
-        if not (run / name).is_file():
-            found[name] = "missing"
-        elif digest_of(run / name) != digest:
-            found[name] = "changed"
+        try:
+            if not (run / name).is_file():
+                found[name] = "missing"
+            elif digest_of(run / name) != digest:
+                found[name] = "changed"
+        except OSError:  # such as a file without permission, or a name that is too long
+            found[name] = "unreadable"
     return found
 
 

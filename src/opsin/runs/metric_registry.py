@@ -6,7 +6,7 @@ schedule, pruning, sweep objectives, leaderboard and reports. A metric is named 
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from opsin.errors import UserError, did_you_mean
@@ -91,20 +91,20 @@ def register_metric(
         raise UserError(f"register_metric: {name} is registered already, as {_TABLE[name]}; choose another name")
 
 
-def custom_metrics() -> list[dict[str, Any]]:
-    """Return the registered metrics as plain values, for the result of a run."""
-    return [asdict(metric) for metric in _TABLE.values() if metric not in _BUILT_IN]
+def custom_metrics() -> tuple[Metric, ...]:
+    """Return the registered metrics, for the result of a run."""
+    return tuple(metric for metric in _TABLE.values() if metric not in _BUILT_IN)
 
 
-def register_recorded(recorded: Iterable[Mapping[str, Any]]) -> None:
+def register_recorded(recorded: Iterable[Metric]) -> None:
     """Register the metrics that a run recorded by `custom_metrics`.
 
     Raises:
         UserError: Two runs, or a run and this process, define one name differently.
     """
-    for values in recorded:
-        options = {key: values[key] for key in ("higher_is_better", "title", "splits", "percent")}
-        register_metric(values["name"], **options)
+    for metric in recorded:
+        options = {key: getattr(metric, key) for key in ("higher_is_better", "title", "splits", "percent")}
+        register_metric(metric.name, **options)
 
 
 def metric_names(splits: Sequence[str] = SPLITS) -> list[str]:

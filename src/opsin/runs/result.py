@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
+from opsin.runs.metric_registry import Metric
 from opsin.runs.regular_file import read_text
 
 SCHEMA_VERSION = 1
@@ -348,7 +349,7 @@ class RunResult:
     stopped: str | None = None
     pruned: bool = False
     monitor: MonitoredMetric | None = None
-    custom_metrics: list[dict[str, Any]] = field(default_factory=list)
+    custom_metrics: tuple[Metric, ...] = ()
     warnings: list[str] = field(default_factory=list)
     calibration: Calibration | None = None
     throughput: float | None = None

@@ -4,6 +4,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+LARGEST = 1e100
+"""Largest absolute value that has a position; differences and ticks of values near the largest float overflow."""
+
+SAME = 1e-9
+"""Relative difference up to which values count as equal: rounding errors are no curve, and ticks are rounded too."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -33,7 +39,12 @@ class Scale:
 
     def holds(self, value: float | None) -> bool:
         """Return whether a value has a position."""
-        return value is not None and math.isfinite(value) and (value > 0 or not self.log)
+        return has_position(value, self.log)
+
+
+def has_position(value: float | None, log: bool) -> bool:
+    """Return whether a value has a position on an axis; NaN has none."""
+    return value is not None and abs(value) <= LARGEST and (not log or value >= 1 / LARGEST)
 
 
 def scale(
@@ -51,10 +62,10 @@ def scale(
     """
     from matplotlib.ticker import LogLocator, MaxNLocator
 
-    known = [value for value in values if value is not None and math.isfinite(value) and (value > 0 or not log)]
+    known = [value for value in values if value is not None and has_position(value, log)]
     low, high = (min(known), max(known)) if known else (1.0, 2.0)
-    if low == high:
-        room = 1.0 if integer else abs(low) / 10 or 1.0
+    if high - low <= SAME * max(abs(low), abs(high)):
+        room = max(1.0, abs(low) * SAME) if integer else abs(low) / 10 or 1.0
         low, high = low - room * (integer or low != 0), high + room * (integer or high != 1)
     if log and high / low >= 10:
         subs = (1.0,) if high / low >= 1000 else (1.0, 3.0)

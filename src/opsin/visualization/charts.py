@@ -4,13 +4,12 @@ Every chart is 360 units wide, about the width of a phone, and scales with its c
 `templates/style.css`.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from opsin.visualization.axis import Scale, scale
+from opsin.visualization.axis import Scale, has_position, scale
 from opsin.visualization.formatting import Text, number, percent, shortened
 
 WIDTH = 360
@@ -27,7 +26,7 @@ class Series:
     Attributes:
         name: Name in the legend and the hover titles.
         x: The x values.
-        y: The y values; None, NaN and infinite values leave a gap.
+        y: The y values; None and values without a position leave a gap.
         color: Index of the color; None for the index of the series.
     """
 
@@ -135,21 +134,22 @@ def horizontal_bars(
     """
     row, name_width = 20, min(112, 10 + 7 * max((len(bar.name) for bar in bars), default=0))
     height = _TOP + row * len(bars) + _BOTTOM - 12
-    known = [v for bar in bars for v in (bar.value, bar.low, bar.high) if v is not None and math.isfinite(v)]
+    known = [v for bar in bars for v in (bar.value, bar.low, bar.high) if v is not None and has_position(v, False)]
     ends = (low if low is not None else min([0.0, *known]), high if high is not None else max([0.0, *known]))
     x = scale(ends, name_width, WIDTH - 62, most=4)
     bottom = _TOP + row * len(bars)
     parts = [_upright(x, tick, _TOP, bottom, percent) for tick in x.ticks]
     for i, bar in enumerate(bars):
         middle = _TOP + row * i + row / 2
-        value = min(max(bar.value, x.low), x.high) if math.isfinite(bar.value) else x.low
+        shows = x.holds(bar.value)
+        value = min(max(bar.value, x.low), x.high) if shows else x.low
         if x.low <= 0 <= x.high:
             left, width = min(x(0), x(value)), round(abs(x(value) - x(0)), 2)
             shown = f'<rect class="bar" x="{left}" y="{middle - 6}" width="{width}" height="12"/>'
         else:  # without zero on the axis, the length of a bar has no meaning
-            shown = f'<circle class="point" cx="{x(value)}" cy="{middle}" r="4"/>' if math.isfinite(bar.value) else ""
+            shown = f'<circle class="point" cx="{x(value)}" cy="{middle}" r="4"/>' if shows else ""
         words = f"{bar.name}: {percent(bar.value)}" + (f", {bar.note}" if bar.note else "")
-        if bar.low is not None and bar.high is not None and math.isfinite(bar.low) and math.isfinite(bar.high):
+        if bar.low is not None and bar.high is not None and x.holds(bar.low) and x.holds(bar.high):
             words += f" (95 % interval {percent(bar.low)} to {percent(bar.high)})"
             reach = x(max(bar.low, x.low)), x(min(bar.high, x.high))
             shown += f'<line class="whisker" x1="{reach[0]}" x2="{reach[1]}" y1="{middle}" y2="{middle}"/>'
@@ -189,7 +189,7 @@ def _line(series: Series, color: str, x: Scale, y: Scale, text: Text) -> str:
     path, dots, pen_up = [], [], True
     quiet = " quiet" if len(series.x) > 40 else ""
     for at, value in zip(series.x, series.y, strict=True):
-        if value is None or not y.holds(value):
+        if value is None or not (x.holds(at) and y.holds(value)):
             pen_up = True
             continue
         path.append(f"{'M' if pen_up else 'L'}{x(at)} {y(value)}")

@@ -12,7 +12,11 @@ NONE = "\N{EN DASH}"
 
 def number(value: float | None) -> str:
     """Format a number with few digits; a dash for a missing value."""
-    if value is None or math.isnan(value):
+    if value is None:
+        return NONE
+    if isinstance(value, int):
+        return f"{value:,}"
+    if math.isnan(value):
         return NONE
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
@@ -28,7 +32,7 @@ def decimal(value: float, places: int = 2) -> str:
 
 def percent(value: float | None) -> str:
     """Format a fraction as percent, with two decimals near 0 and 100 %."""
-    if value is None or not math.isfinite(value):
+    if value is None or not math.isfinite(value * 100):
         return NONE
     if abs(value * 100 - round(value * 100)) < 1e-9:
         return f"{round(value * 100)} %"
@@ -37,7 +41,7 @@ def percent(value: float | None) -> str:
 
 def seconds(value: float | None) -> str:
     """Format a duration: `12.3 s`, `4 min 10 s`, `2 h 05 min`."""
-    if value is None:
+    if value is None or not math.isfinite(value):
         return NONE
     if round(value, 1) < 60:
         return f"{value:.1f} s"

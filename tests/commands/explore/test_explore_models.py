@@ -1,5 +1,10 @@
+import json
+import os
+import re
 import shutil
+import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -119,3 +124,30 @@ def test_reports_are_opened_from_run_directories_only(digits_run: RunDirectory, 
 def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No runs in"):
         runs_html(RunModels(tmp_path), "test/acc")
+
+
+def test_a_run_with_a_damaged_metric_does_not_hide_the_others(digits_run: RunDirectory, tmp_path: Path) -> None:
+    for name in ("good", "damaged"):
+        shutil.copytree(digits_run.path, tmp_path / name)
+    file = tmp_path / "damaged" / "result.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"custom_metrics": [{"name": "top5"}]}))
+    table, _ = runs_html(RunModels(tmp_path), "test/acc")
+    assert 'title="good"' in table
+    assert "damaged, unreadable" in table
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text on other systems")
+@pytest.mark.parametrize("name", [b"caf\xe9", b"day/\xff\xfe <b>"])
+def test_a_run_whose_name_is_not_valid_text_has_its_report(
+    digits_run: RunDirectory, tmp_path: Path, name: bytes
+) -> None:
+    shutil.copytree(digits_run.path, tmp_path / os.fsdecode(name))
+    (tmp_path / os.fsdecode(name) / "report.html").write_text("the report")
+    models = RunModels(tmp_path)
+    table, curves = runs_html(models, "test/acc")
+    (table + curves).encode()
+    address = re.search('href="/report/([^"]+)"', table)
+    assert address
+    found = report_file(models, unquote(address[1]))
+    assert found
+    assert found.read_text() == "the report"

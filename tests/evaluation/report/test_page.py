@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import os
 import shutil
 import struct
@@ -29,7 +30,7 @@ from opsin.evaluation.report.result_summary import summarize_result
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metrics_csv import read_epochs
 from opsin.runs.predictions import predictions_file, read_predictions
-from opsin.runs.result import Calibration, DataFacts, RunResult
+from opsin.runs.result import Calibration, DataFacts, Hardware, RunResult
 from opsin.visualization.formatting import percent
 from opsin.visualization.images import encode, file_uri
 
@@ -285,6 +286,31 @@ def test_images_are_embedded_and_the_index_cannot_point_outside(write, tmp_path:
     assert text(read(write_report(run))).count("labeled cat") == 3
 
 
+def test_values_of_other_types_in_the_list_of_images_are_shown_as_text(write) -> None:
+    run = write()
+    write_png(np.zeros((9, 7, 3), np.uint8), run.path / "pictures" / "small.png")
+    entries = [
+        {"image": "small.png", "cam": "small.png", "path": path, "true": true, "predictions": predictions}
+        for path, true, predictions in ((3, None, [[7, 0.5]]), (None, ["cat"], [["dog", 1]]), ("p", "cat", []))
+    ]
+    index = {"split": "test", "misclassified": entries, "stage": None, "note": None, "augmentation": None}
+    index |= {"augmentation_text": "none", "kernels": None, "kernels_layer": None}
+    index_file(run).write_text(json.dumps(index))
+    page = text(read(write_report(run)))
+    assert page.count("labeled ") == 2  # without a prediction, an image is not misclassified
+    assert "7 (50 %) labeled None 3" in page
+
+
+def test_facts_that_are_not_known_are_left_out(write) -> None:
+    facts = DataFacts(name="pets", counts={"train": 1200}, image_size=(8, 8))
+    hardware = Hardware("a processor", None, None)
+    run = write(hardware=hardware, data=facts, seconds={"total": math.nan, "fit": math.inf})
+    page = text(read(write_report(run)))
+    assert "a processor" in page
+    assert "GiB" not in page
+    assert "1,200 images" in page
+
+
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n(code) print\n%%EOF\n"
 
 
@@ -329,7 +355,15 @@ def test_only_small_png_and_webp_files_of_a_run_are_decoded(write, kind: str, mo
 
 
 @pytest.mark.parametrize(
-    "content", ["[" * 100_000, "{", "[]", '{"split": "test"}', '{"misclassified": [{"image": 3}]}']
+    "content",
+    [
+        "[" * 100_000,
+        "{",
+        "[]",
+        '{"split": "test"}',
+        '{"misclassified": [{"image": 3}]}',
+        f'{{"misclassified": [{{"image": "a.png", "predictions": [["a", {10**400}]]}}]}}',
+    ],
 )
 def test_a_damaged_list_of_images_is_left_out(write, content: str) -> None:
     run = write()

@@ -19,6 +19,7 @@ from opsin.inference import Predictor, open_predictor
 from opsin.inference.inputs import open_images
 from opsin.inference.trained_model import TrainedModel, load_trained_model
 from opsin.runs.directory import RunDirectory, find_runs
+from opsin.runs.escaping import valid_text
 from opsin.runs.quoting import override
 from opsin.visualization.images import Pixels
 
@@ -122,8 +123,8 @@ class RunModels:
         self._stamp = 0
 
     def runs(self) -> dict[str, RunDirectory]:
-        """Return all runs by their path relative to the folder, newest first."""
-        return {run.path.relative_to(self.outputs).as_posix(): run for run in find_runs(self.outputs)}
+        """Return all runs by their path relative to the folder, as valid text for the browser, newest first."""
+        return {valid_text(run.path.relative_to(self.outputs).as_posix()): run for run in find_runs(self.outputs)}
 
     def names(self, *, with_classes: bool) -> list[str]:
         """Return the names of the available models: runs with a best checkpoint, then models with ImageNet weights.

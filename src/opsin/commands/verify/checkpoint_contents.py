@@ -1,5 +1,6 @@
 """The content of checkpoints: reading it, and comparing two of them."""
 
+import copy
 import errno
 import os
 from collections.abc import Iterator, Mapping
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 
 from opsin.runs.training_record import TrainingRecord
+from opsin.training.module import reopen_epoch
 
-COMPARED = ("state_dict", "current_model_state", "averaging_state", "optimizer_states")
-"""Parts that two checkpoints of one step share: weights, their averages and the optimizer."""
+COMPARED = ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers")
+"""Parts that two checkpoints of one step share beside the position: weights, their averages, optimizer, schedule."""
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def callback_state(checkpoint: Mapping[str, Any], name: str) -> Mapping[str, Any
 
 
 def differences(recorded: Mapping[str, Any], again: Mapping[str, Any], name: str) -> list[str]:
-    """Return one line if two checkpoints of one step differ in weights or optimizer; none if they are the same.
+    """Return one line if two checkpoints of one step differ; none if training from both goes on in the same way.
 
     Args:
         recorded: A checkpoint of a run.
@@ -52,8 +54,23 @@ def differences(recorded: Mapping[str, Any], again: Mapping[str, Any], name: str
         name: Name of the first, for the line.
     """
     found = [key for part in COMPARED for key in different(recorded.get(part), again.get(part), part)]
+    found += different(_position(recorded), _position(again), "loops")
     more = f" and {len(found) - 1} more" if len(found) > 1 else ""
     return [f"{name} differs in {found[0]}{more}"] if found else []
+
+
+def _position(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the position in training, which determines the next batches, as a run takes it up from a checkpoint.
+
+    A checkpoint of a validation within an epoch counts one completed batch less than one of the same step without it.
+    """
+    parts = checkpoint["loops"]["fit_loop"].items()
+    loops = copy.deepcopy({name: part for name, part in parts if name.endswith("_progress") and "val_loop" not in name})
+    reopen_epoch(loops)
+    batches = loops["epoch_loop.batch_progress"]
+    for counts in (batches["total"], batches["current"]):
+        counts["completed"] += counts["completed"] == counts["processed"] - 1
+    return loops
 
 
 def different(a: Any, b: Any, place: str) -> Iterator[str]:

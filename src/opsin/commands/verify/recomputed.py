@@ -59,7 +59,7 @@ def check_metrics(opened: OpenedRun, result: RunResult, split: Split) -> Check:
     if not recorded and not file.is_file():
         return Check(name, "none", f"the run has no metrics of {split}")
     try:
-        predictions, scores = read_predictions(run, split), read_scores(run, split)
+        predictions, scores, digests = read_predictions(run, split), read_scores(run, split), read_digests(run.path)
     except UserError as error:
         return missing(name, error)
     try:
@@ -77,7 +77,6 @@ def check_metrics(opened: OpenedRun, result: RunResult, split: Split) -> Check:
     if split == "val":
         differences += _differences_of_calibration(result, predictions)
     note = f" (not {', '.join(left_out)})" if left_out else ""
-    digests = read_digests(run.path)
     if differences and digests and split in digests.evaluated:
         return missing(name, f"the predictions were written after the run, by an evaluation: {differences[0]}")
     return compared(name, differences, f"{len(computed)} metrics follow from {len(predictions):,} predictions{note}")

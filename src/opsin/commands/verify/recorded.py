@@ -1,5 +1,6 @@
 """Checks that compare the files of a run with its digests and with each other; they need no images."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from opsin.errors import UserError
 from opsin.inference.opened_run import OpenedRun
 from opsin.runs.digests import DIGESTS, changed_files, read_digests
 from opsin.runs.directory import RunDirectory
+from opsin.runs.metric_registry import metric_row, sort_key
 from opsin.runs.metrics_csv import read_epochs
 from opsin.runs.result import RunResult
 from opsin.training.plan import with_defaults
@@ -43,7 +45,7 @@ def check_digests(run: RunDirectory) -> list[Check]:
         names = [name for name in digests.files if KINDS.get(name.split("/")[0], "result") == kind]
         found = {name: changed[name] for name in names if name in changed}
         differences = [f"{name} has changed" for name, state in found.items() if state == "changed"]
-        gone = [f"{name} is missing" for name, state in found.items() if state == "missing"]
+        gone = [f"{name} is {state}" for name, state in found.items() if state != "changed"]
         check = compared(f"digests: {kind}", differences, f"{len(names)} files as recorded")
         if gone and not differences:
             check = missing(check.name, "; ".join(gone))
@@ -78,7 +80,7 @@ def _differences(opened: OpenedRun, result: RunResult, states: Mapping[str, Mapp
         yield str(error)
     for name, state in states.items():
         yield from _differences_of_data(name, state, result)
-        yield from _differences_of_best(name, state, result)
+        yield from _differences_of_best(name, states, result)
     yield from _differences_of_settings(opened, result)
     yield from _differences_of_epochs(opened.directory, result)
 
@@ -92,8 +94,9 @@ def _differences_of_data(name: str, state: Mapping[str, Any], result: RunResult)
     ]
 
 
-def _differences_of_best(name: str, state: Mapping[str, Any], result: RunResult) -> list[str]:
+def _differences_of_best(name: str, states: Mapping[str, Mapping[str, Any]], result: RunResult) -> list[str]:
     """Compare the best epoch: each checkpoint records the best one until then."""
+    state = states[name]
     best = callback_state(state, "Checkpoints")
     recorded = {n: value for n, value in result.metrics.items() if not n.startswith("test/")}
     monitor = result.monitor
@@ -106,7 +109,10 @@ def _differences_of_best(name: str, state: Mapping[str, Any], result: RunResult)
     if name == "last.ckpt":
         pairs["epochs"] = (result.epochs, best.get("epochs"))
     # NaN, which repr shows, equals itself here
-    return [f"{key} is {a} in result.json and {b} in {name}" for key, (a, b) in pairs.items() if repr(a) != repr(b)]
+    found = [f"{key} is {a} in result.json and {b} in {name}" for key, (a, b) in pairs.items() if repr(a) != repr(b)]
+    if (step := states["best.ckpt"].get("global_step")) != best.get("step"):
+        found.append(f"best.ckpt is of step {step}, and {name} records step {best.get('step')} as the best")
+    return found
 
 
 def _differences_of_config(config: RunConfig, state: Mapping[str, Any]) -> list[str]:
@@ -141,13 +147,23 @@ def _differences_of_settings(opened: OpenedRun, result: RunResult) -> list[str]:
 
 
 def _differences_of_epochs(run: RunDirectory, result: RunResult) -> list[str]:
-    """Compare the metrics of the best epoch with metrics.csv, if the run has one."""
-    rows = [row for row in read_epochs(run.metrics) if row.epoch == result.best_epoch]
-    return [
+    """Compare the best epoch with metrics.csv, if the run has one: its metrics, and that no other epoch is better."""
+    every = read_epochs(run.metrics)
+    rows = [row for row in every if row.epoch == result.best_epoch]
+    found = [
         f"{name} is {value} in result.json and {rows[0].values[name]} in metrics.csv"
         for name, value in result.metrics.items()
         if rows and name in rows[0].values and repr(rows[0].values[name]) != repr(value)
     ]
+    if (monitor := result.monitor) and metric_row(monitor.metric):
+        key = functools.partial(sort_key, monitor.metric)
+        found += [
+            f"{monitor.metric} is better after epoch {row.epoch} in metrics.csv than after the best epoch, "
+            f"{result.best_epoch}"
+            for row in every
+            if key(row.get(monitor.metric)) < key(monitor.best)
+        ]
+    return found
 
 
 def _as_list(value: Any) -> Any:

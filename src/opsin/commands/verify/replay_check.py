@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from opsin.commands.verify.checkpoint_contents import differences, read_checkpoint
 from opsin.commands.verify.checks import Check, compared, missing, shortened
@@ -11,6 +12,7 @@ from opsin.commands.verify.replay import foreign_callbacks, replay
 from opsin.commands.verify.stretches import Point, Stretch, choose, points, stretches
 from opsin.errors import UserError
 from opsin.inference.opened_run import OpenedRun
+from opsin.runs.training_record import TrainingRecord
 
 APART = 0.1
 """Largest distance of weights that another machine trains from the recorded ones, as a share of their movement."""
@@ -47,7 +49,7 @@ def check_replay(opened: OpenedRun, full: bool, chance: random.Random) -> Check:
         return Check("replay", "none", "training is not repeated: the run was trained without verify_checkpoints")
     try:
         found = points(run)
-        unequal = _unequal_files(found)
+        unequal = [*_unequal_records(found), *_unequal_files(found)]
     except FileNotFoundError as error:
         return missing("replay", f"{error.filename} is missing")
     except UserError as error:
@@ -63,6 +65,19 @@ def check_replay(opened: OpenedRun, full: bool, chance: random.Random) -> Check:
     chosen = whole if full else choose(whole, run.best, found[-1].step, chance)
     outcomes = [_outcome(stretch, opened) for stretch in chosen]
     return _summary(every, chosen, outcomes)
+
+
+def _unequal_records(found: Sequence[Point]) -> list[str]:
+    """Compare the records of the checkpoints of each process, which has one config, and of each step."""
+    first: dict[int, tuple[Path, TrainingRecord]] = {}
+    different = []
+    for point in found:
+        for file, record in zip(point.files, point.records, strict=True):
+            process = first.setdefault(record.start, (file, record))
+            for other, expected in (process, (point.files[0], point.records[0])):
+                if record != expected:
+                    different.append(f"{file.name} records another config, machine or start than {other.name}")
+    return list(dict.fromkeys(different))
 
 
 def _unequal_files(found: Sequence[Point]) -> list[str]:

@@ -21,12 +21,12 @@ class Point:
     Attributes:
         step: Number of optimizer steps.
         files: Checkpoints of this step; none at the start of training, which follows from config and seed.
-        record: Record of the training before this step; None at the start of training.
+        records: Record of the training before this step in each file.
     """
 
     step: int
     files: tuple[Path, ...] = ()
-    record: TrainingRecord | None = None
+    records: tuple[TrainingRecord, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class Stretch:
 
     @property
     def is_whole(self) -> bool:
-        """Whether one process trained it; otherwise the config may have changed at an unknown step."""
-        return self.record.start <= self.start.step
+        """Whether one process trained it from its start; otherwise the config may have changed at an unknown step."""
+        begun = {self.start.step, *(record.start for record in self.start.records[:1])}
+        return self.record.start in begun and self.record.start <= self.start.step
 
     @property
     def record(self) -> TrainingRecord:
         """Record of the training of its steps."""
-        assert self.end.record is not None
-        return self.end.record
+        return self.end.records[0]
 
     def __str__(self) -> str:
         return f"steps {self.start.step} to {self.end.step}"
@@ -67,9 +67,7 @@ def points(run: RunDirectory) -> list[Point]:
     for file in (*sorted(run.replay_points.glob("*.ckpt")), run.best, run.last):
         content = read_checkpoint(file)
         by_step.setdefault(int(content["global_step"]), []).append((file, training_record(content)))
-    found = [
-        Point(step, tuple(file for file, _ in files), files[0][1]) for step, files in sorted(by_step.items()) if step
-    ]
+    found = [Point(step, *map(tuple, zip(*files, strict=True))) for step, files in sorted(by_step.items()) if step]
     return [Point(0), *found]
 
 

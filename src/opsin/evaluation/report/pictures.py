@@ -115,7 +115,7 @@ def read_pictures(run: RunDirectory) -> Pictures | None:
         check_regular(file)
         index: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return _pictures(file.parent, index)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 
@@ -123,10 +123,10 @@ def _pictures(folder: Path, index: Mapping[str, Any]) -> Pictures:
     misclassified = []
     for entry in index["misclassified"]:
         image = _embedded(folder, entry["image"])
-        if image:
-            predictions = tuple((str(name), float(probability)) for name, probability in entry["predictions"])
+        predictions = tuple((str(name), float(probability)) for name, probability in entry["predictions"])
+        if image and predictions:
             cam = _embedded(folder, entry["cam"])
-            misclassified.append(MisclassifiedImage(image, cam, entry["path"], entry["true"], predictions))
+            misclassified.append(MisclassifiedImage(image, cam, str(entry["path"]), str(entry["true"]), predictions))
     return Pictures(
         index["split"],
         tuple(misclassified),
