@@ -46,6 +46,9 @@ def test_invalid_runs_and_metrics_are_refused(tmp_path: Path) -> None:
     for runs in ([], [tmp_path / "nowhere"], tmp_path):
         with pytest.raises(opsin.UserError):
             opsin.compare(runs)
+    for mistake in (3, [3], b"runs", [None]):
+        with pytest.raises(opsin.UserError, match="is not a run: give a run directory"):
+            opsin.compare(mistake)  # type: ignore[arg-type]
     run = made_run(tmp_path / "run", [True, False])
     with pytest.raises(opsin.UserError, match=r"^metric test/accuracy: .*did you mean test/acc\?"):
         opsin.compare(run.path, metric="test/accuracy")

@@ -126,4 +126,8 @@ def _thumbnails(run: RunDirectory, split: str, positions: "NDArray[np.int64]") -
 
 
 def _path(run: str | PathLike[str] | HasPath) -> Path:
-    return Path(run) if isinstance(run, str | PathLike) else run.path
+    if isinstance(run, str | PathLike):
+        return Path(run)
+    if not hasattr(run, "path"):
+        raise UserError(f"{run!r} is not a run: give a run directory, or a result of opsin.train or opsin.load")
+    return run.path
