@@ -135,6 +135,23 @@ def test_a_run_continues_without_a_logger_that_fails_and_records_its_outcome_if_
     assert "final/test/acc" in text
 
 
+class Status(DummyLogger):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[str] = []
+
+    def finalize(self, status: str) -> None:
+        self.ends.append(status)
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_loggers_that_have_started_record_the_failure_of_one_that_cannot(before: int, facts: RunFacts) -> None:
+    loggers = [Status() for _ in range(3)]
+    with pytest.raises(UserError, match="the logger Broken cannot start: no server"):
+        log_start([*loggers[:before], Broken(), *loggers[before:]], facts)
+    assert [logger.ends for logger in loggers] == [["failed"]] * before + [[]] * (3 - before)
+
+
 def test_a_failure_of_the_disk_of_the_run_ends_it(facts: RunFacts, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -100,8 +100,10 @@ def log_start(loggers: Iterable[Logger], facts: RunFacts) -> None:
     """Start every logger of a run. The run continues without one that fails later, for example with its server.
 
     Raises:
-        UserError: A logger cannot start, for example because its server cannot be reached.
+        UserError: A logger cannot start, for example because its server cannot be reached. Those that have started
+            have recorded that the run failed.
     """
+    started: list[Logger] = []
     for logger in loggers:
         try:
             if isinstance(logger, RunLogger):
@@ -109,11 +111,14 @@ def log_start(loggers: Iterable[Logger], facts: RunFacts) -> None:
             else:
                 logger.log_hyperparams(facts.values)
         except Exception as error:  # libraries raise errors of their own kinds
+            for other in started:
+                other.finalize("failed")
             advice = logger.advice if isinstance(logger, RunLogger) else ""
             reason = " ".join(str(error).split())
             raise UserError(f"the logger {type(logger).__name__} cannot start: {reason}. {advice}".strip()) from error
         if not isinstance(logger, RunLogger) or logger.library:  # the others write to the disk of the run
             _continue_without(logger)
+        started.append(logger)
 
 
 def _continue_without(logger: Logger) -> None:
