@@ -59,6 +59,19 @@ def test_invalid_runs_and_metrics_are_refused(tmp_path: Path) -> None:
     assert conclusion.endswith("which it has: --metric val/acc (in Python, metric='val/acc').")
 
 
+@pytest.mark.parametrize("kind", [str, Path])
+def test_the_page_is_written_below_the_home_of_the_user(
+    kind: type, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(in_tmp / "home"))
+    run = made_run(in_tmp / "home" / "run", [True, False])
+    page = opsin.compare(kind("~/run")).write(kind("~/pages/all.html"))
+    assert page == in_tmp / "home" / "pages" / "all.html"
+    assert page.is_file()
+    assert run.path.is_dir()
+    assert not (in_tmp / "~").exists()
+
+
 @pytest.mark.slow
 def test_a_comparison_loads_no_torch(tmp_path: Path) -> None:
     made_run(tmp_path / "run", [True, False])
