@@ -55,6 +55,27 @@ def test_the_identifier_of_mlflow_is_recorded_without_the_password_of_its_server
     assert logger._resumes  # `run_id` would open a connection
 
 
+def test_a_run_resumed_in_another_folder_keeps_its_local_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run, database = RunDirectory(tmp_path / "run"), tmp_path / "first" / "mlflow.db"
+    run.path.mkdir()
+    key = MLflow(run, str(database.parent))._key
+    assert key == f"mlflow sqlite:///{database}"
+    record_id(run, "wandb opsin", "one")
+    record_id(run, key, "seven")
+    database.touch()
+    for folder in ("first", "second"):
+        logger = MLflow(run, str(tmp_path / folder))
+        assert (logger._key, logger._resumes) == (key, True)
+    assert not MLflow(run, str(tmp_path / "second"), tracking_uri="http://127.0.0.1:9")._resumes
+    database.unlink()
+    logger = MLflow(run, str(tmp_path / "third"))
+    assert (logger._key, logger._resumes) == (f"mlflow sqlite:///{tmp_path / 'third' / 'mlflow.db'}", False)
+
+
 def test_a_missing_library_of_lightnings_own_logger_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     composed = compose([])
     section = {"mine": {"_target_": "lightning.pytorch.loggers.CometLogger"}}

@@ -165,8 +165,7 @@ def recorded_id(run: RunDirectory, logger: str, new: str) -> tuple[str, bool]:
         logger: Name of the logger and of the place to which it writes.
         new: Identifier of a run that has none; it is recorded.
     """
-    file = run.path / "loggers.json"
-    recorded = _read(file)
+    recorded = recorded_ids(run)
     if logger in recorded:
         return recorded[logger], True
     if new and not is_spawned():
@@ -176,8 +175,7 @@ def recorded_id(run: RunDirectory, logger: str, new: str) -> tuple[str, bool]:
 
 def record_id(run: RunDirectory, logger: str, identifier: str) -> None:
     """Record the identifier of a run in `loggers.json`."""
-    file = run.path / "loggers.json"
-    write_atomically(file, json.dumps({**_read(file), logger: identifier}, indent=2) + "\n")
+    write_atomically(_file(run), json.dumps({**recorded_ids(run), logger: identifier}, indent=2) + "\n")
 
 
 def run_name(run: RunDirectory) -> str:
@@ -186,8 +184,17 @@ def run_name(run: RunDirectory) -> str:
     return f"{sweep.name}/{run.path.name}" if (sweep / SWEEP_FILE).is_file() else run.path.name
 
 
-def _read(file: Path) -> dict[str, str]:
-    way_out = "delete it to start new runs in the loggers"
+def _file(run: RunDirectory) -> Path:
+    return run.path / "loggers.json"
+
+
+def recorded_ids(run: RunDirectory) -> dict[str, str]:
+    """Return the identifiers that loggers gave to a run, by the name of the logger and of the place.
+
+    Raises:
+        UserError: `loggers.json` is damaged.
+    """
+    file, way_out = _file(run), "delete it to start new runs in the loggers"
     try:
         found = json.loads(read_text(file, way_out))
     except FileNotFoundError:
