@@ -46,6 +46,9 @@ def test_invalid_runs_and_metrics_are_refused(tmp_path: Path) -> None:
     for runs in ([], [tmp_path / "nowhere"], tmp_path):
         with pytest.raises(opsin.UserError):
             opsin.compare(runs)
+    for mistake in (3, [3], b"runs", [None]):
+        with pytest.raises(opsin.UserError, match="is not a run: give a run directory"):
+            opsin.compare(mistake)  # type: ignore[arg-type]
     run = made_run(tmp_path / "run", [True, False])
     with pytest.raises(opsin.UserError, match=r"^metric test/accuracy: .*did you mean test/acc\?"):
         opsin.compare(run.path, metric="test/accuracy")
@@ -54,6 +57,19 @@ def test_invalid_runs_and_metrics_are_refused(tmp_path: Path) -> None:
     untested = made_run(tmp_path / "untested", config={"model.of": 1})
     [conclusion] = opsin.compare([run.path, untested.path]).conclusions
     assert conclusion.endswith("which it has: --metric val/acc (in Python, metric='val/acc').")
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_the_page_is_written_below_the_home_of_the_user(
+    kind: type, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(in_tmp / "home"))
+    run = made_run(in_tmp / "home" / "run", [True, False])
+    page = opsin.compare(kind("~/run")).write(kind("~/pages/all.html"))
+    assert page == in_tmp / "home" / "pages" / "all.html"
+    assert page.is_file()
+    assert run.path.is_dir()
+    assert not (in_tmp / "~").exists()
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from opsin.api.image_pixels import _lock_of, read_image
+from opsin.api.image_pixels import _lock_of, is_one_image, read_image
 from opsin.data.cache.image_store import decode_rows, open_store
 from opsin.data.cache.uncached_images import UncachedStore
 from opsin.data.datasets import unlabeled_images
@@ -74,6 +74,26 @@ def test_booleans_and_half_precision_are_pixels() -> None:
         np.testing.assert_array_equal(read_image(kind, trained), expected)
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_floats_that_arithmetic_moved_beyond_the_range_are_pixels(kind: type) -> None:
+    values = (COLOR / 255).astype(kind)
+    values[0, 0], values[0, 1] = np.array(1.0009765625, kind), np.array(-1e-4, kind)
+    pixels = COLOR.copy()
+    pixels[0, 0], pixels[0, 1] = 255, 0
+    expected = read_image(pixels, model(3))
+    np.testing.assert_array_equal(read_image(values, model(3)), expected)
+    np.testing.assert_array_equal(read_image(torch.from_numpy(values.transpose(2, 0, 1)), model(3)), expected)
+
+
+@pytest.mark.parametrize("opened", [lambda file: io.BytesIO(file.read_bytes()), lambda file: file.open("rb")])
+def test_an_open_file_is_refused_because_its_lines_are_no_images(opened: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(COLOR))
+    with opened(tmp_path / "a.png") as stream:
+        with pytest.raises(UserError, match=r"is not an image: give its path, or its bytes, as read\(\) returns them"):
+            is_one_image(stream)
+        assert is_one_image(stream.read())
+
+
 def test_an_image_with_orientation_is_turned_as_its_file(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -119,7 +139,10 @@ REFUSED = {
     "no pixels": (np.zeros((0, 20, 3)), "has no pixels"),
     "0 to 255 in floats": (COLOR.astype(float), "divide them by the value of white (255 for 8 bits)"),
     "normalized": (COLOR / 127.5 - 1, "do not normalize them"),
-    "NaN": (np.full((20, 30), np.nan), "instead of 0 to 1"),
+    "NaN": (np.full((20, 30), np.nan), "instead of 0 to 1: replace those that are not a number"),
+    "one NaN": (np.where(np.eye(20) > 0, np.nan, 0.5), "replace those that are not a number"),
+    "above 1": (np.full((20, 30), 1.01), "divide them by"),
+    "below 0": (np.full((20, 30), -0.01), "do not normalize them"),
     "whole numbers": (COLOR.astype(np.int64), "uint8 in 0..255"),
     "another object": (3.5, "float is not an image"),
 }

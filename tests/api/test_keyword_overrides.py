@@ -66,7 +66,9 @@ def test_an_empty_section_is_refused_with_the_way_out(section: str, way_out: str
     assert str(error.value).startswith(f"{section}={{}} changes nothing: leave it out, or use {way_out}")
 
 
-@pytest.mark.parametrize("value", [object(), torch.nn.Linear, b"bytes", {"lr": lambda: 1}, [{1}]])
+@pytest.mark.parametrize(
+    "value", [object(), torch.nn.Linear, np.float16, torch.Tensor, b"bytes", {"lr": lambda: 1}, [{1}]]
+)
 def test_objects_are_refused(value: object) -> None:
     with pytest.raises(UserError, match="is not a value of the config"):
         keyword_overrides({"optimizer": value})

@@ -80,6 +80,8 @@ def test_the_test_of_the_project_passes_and_other_commands_work(project: Path) -
         ("3d nets", "3d nets cannot be the name of a Python package: use my_3d_nets"),
         ("class", "class cannot be the name of a Python package: use my_class"),
         ("ünet", "ünet cannot be the name of a Python package: use net"),
+        ("_lab", "_lab cannot be the name of a Python package that configs name: use lab"),
+        ("__init__", "__init__ cannot be the name of a Python package that configs name: use init"),
         ("torch", "torch is the name of an installed Python package: use my_torch"),
         ("random", "random is the name of an installed Python package: use my_random"),
         ("taken", "taken exists already"),

@@ -33,6 +33,7 @@ NAMES = (
     "[red]markup[bold]",
     "=1+1",
     "-dash",
+    "carriage\rreturn",
     "ünï€",
     "a,b;c",
     "new\nline",

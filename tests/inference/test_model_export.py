@@ -14,6 +14,7 @@ import torch
 from backbone_cases import BACKBONES
 from network_cases import CASES, build
 from PIL import Image
+from torch import nn
 
 import opsin.models as models
 from opsin.data.cache.image_store import decode_rows, open_store
@@ -22,7 +23,15 @@ from opsin.data.fit import Fit, fit_image
 from opsin.data.subset import Subset
 from opsin.data.tensor_resize import TensorResize
 from opsin.errors import UserError
-from opsin.inference.model_export import Agreement, _agreement, compare, export_graph, graph_facts, inference_of
+from opsin.inference.model_export import (
+    Agreement,
+    GraphFormat,
+    _agreement,
+    compare,
+    export_graph,
+    graph_facts,
+    inference_of,
+)
 from opsin.inference.trained_model import TrainedModel
 from opsin.interpretability.convolution.sample_images import sample
 from opsin.models import Network
@@ -68,6 +77,32 @@ def test_the_resize_of_the_graph_is_that_of_pillow_bit_for_bit(resize: str, inte
         module = TensorResize(tuple(size), resize, interpolation)
         found = module(torch.from_numpy(image).permute(2, 0, 1)[None].double())[0].permute(1, 2, 0).numpy()
         np.testing.assert_array_equal(found, fit_image(image, tuple(size), resize, interpolation), f"{image.shape}")
+
+
+class Median(nn.Module):
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps.flatten(2).median(2).values
+
+
+class PerImage(nn.Module):
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return torch.cat([maps[row : row + 1].mean((2, 3)) for row in range(len(maps))])
+
+
+@pytest.mark.parametrize(
+    ("pooling", "kind", "reason"),
+    [
+        (Median(), "onnx", "No ONNX function found for <OpOverload(op='aten.median'"),
+        (PerImage(), "torch_export", "Constraints violated"),
+    ],
+)
+def test_a_network_that_cannot_be_exported_is_refused_with_the_reason(
+    pooling: nn.Module, kind: GraphFormat, reason: str
+) -> None:
+    network = Network("pooled", {"stem": nn.Conv2d(3, 4, 3)}, nn.Sequential(pooling, nn.Linear(4, 3)))
+    with pytest.raises(UserError) as error:
+        export_graph(trained_model(network, 8), kind, {})
+    assert str(error.value).startswith(f"pooled cannot be exported as {kind}: {reason}")
 
 
 def test_a_resize_that_cannot_be_expressed_is_refused() -> None:

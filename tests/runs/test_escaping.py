@@ -1,6 +1,7 @@
 """Text that every file and console can encode, and `~` in paths."""
 
 import ast
+import csv
 import io
 import logging
 import os
@@ -14,7 +15,7 @@ from rich.text import Text
 
 from opsin.data.progress import progress
 from opsin.runs.atomic import atomic_open, write_atomically
-from opsin.runs.escaping import EscapeControls, escape_output, valid_text
+from opsin.runs.escaping import CSVLines, EscapeControls, escape_output, valid_text
 from opsin.runs.home import user_path
 from opsin.runs.rich_console import TerminalConsole
 
@@ -35,6 +36,18 @@ def test_text_can_be_encoded(text: str, shown: str, tmp_path: Path) -> None:
     with atomic_open(tmp_path / "b", "w") as file:
         file.write(text)
     assert (tmp_path / "b").read_bytes().decode("utf-8").isprintable()
+
+
+def test_every_text_is_one_cell_of_a_csv_file() -> None:
+    cells = ["Icon\r", "a\rb", "\r\n", "a\r\n", "new\nline", 'a,"b"', "", " space ", "\r"]
+    text, table = io.StringIO(newline=""), io.StringIO(newline="")
+    csv.writer(CSVLines(text)).writerows([cells, cells])
+    assert list(csv.reader(text.getvalue().splitlines(keepends=True))) == [cells, cells]
+    writer = csv.DictWriter(CSVLines(table), ["x", *cells])
+    writer.writeheader()
+    assert table.getvalue().startswith('x,"Icon\r","a\rb",')
+    csv.writer(CSVLines(table)).writerow(["plain", 1, None])
+    assert table.getvalue().endswith("\nplain,1,\n")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +16,7 @@ from opsin.evaluation.comparison.comparison import Comparison
 from opsin.evaluation.comparison.comparison import compare as compare_runs
 from opsin.evaluation.comparison.page import write_comparison
 from opsin.runs.directory import RunDirectory
+from opsin.runs.home import user_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +81,7 @@ class RunComparison:
         Raises:
             UserError: The file cannot be written.
         """
-        return write_comparison(self.comparison, Path(file), _thumbnails, "opsin.compare")
+        return write_comparison(self.comparison, user_path(fspath(file)), _thumbnails, "opsin.compare")
 
     def __str__(self) -> str:
         """The leaderboard without the run directories, and the conclusions, as text."""
@@ -126,4 +127,8 @@ def _thumbnails(run: RunDirectory, split: str, positions: "NDArray[np.int64]") -
 
 
 def _path(run: str | PathLike[str] | HasPath) -> Path:
-    return Path(run) if isinstance(run, str | PathLike) else run.path
+    if isinstance(run, str | PathLike):
+        return Path(run)
+    if not hasattr(run, "path"):
+        raise UserError(f"{run!r} is not a run: give a run directory, or a result of opsin.train or opsin.load")
+    return run.path

@@ -27,6 +27,9 @@ KINDS = "the path of a file, a Pillow image, an array (H, W) or (H, W, C), or a 
 CHANNELS = (1, 3, 4)
 """Numbers of channels that every model accepts: gray, RGB, RGB with alpha, which is dropped."""
 
+ROUNDING = 1e-3
+"""Largest distance of floats from 0..1 that is an error of arithmetic, such as that of a resize in half precision."""
+
 _LOCKS = tuple(Lock() for _ in range(61))
 """One of them is held while a Pillow image is read, because reading decodes it: several threads may get the same image.
 Their number is prime, so that images at addresses with equal distances have different ones."""
@@ -149,9 +152,10 @@ def _eight_bits(values: NDArray[Any]) -> Pixels:
     if not np.issubdtype(values.dtype, np.floating):
         raise UserError(f"pixels of type {values.dtype}: give uint8 in 0..255, or floats in 0..1")
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 1):  # also true for NaN
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # also true for NaN
         white = "divide them by the value of white (255 for 8 bits)"
         advice = white if low >= 0 and high <= 255 else "do not normalize them, the model does that"
+        advice = "replace those that are not a number" if np.isnan(low) else advice
         raise UserError(f"pixels are floats from {low:.4g} to {high:.4g} instead of 0 to 1: {advice}")
     pixels: Pixels = np.rint(values * 255).astype(np.uint8)
     return pixels
@@ -172,6 +176,8 @@ def is_one_image(images: Any) -> bool:
     """
     if isinstance(images, str | PathLike | bytes | Image.Image | np.ndarray | torch.Tensor):
         return True
+    if hasattr(images, "read"):  # its lines are no images
+        raise UserError(f"{type(images).__name__} is not an image: give its path, or its bytes, as read() returns them")
     if isinstance(images, Iterable):
         return False
     raise UserError(f"{type(images).__name__} is not an image: give {KINDS}, or a list or generator of them")

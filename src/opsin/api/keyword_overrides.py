@@ -38,7 +38,7 @@ def _overrides(sections: Mapping[str, Any]) -> Iterator[str]:
 
 def _plain(value: Any, key: str) -> Value:
     """Return a value as plain Python: arrays of NumPy and tensors become numbers and lists."""
-    if hasattr(value, "tolist"):
+    if hasattr(value, "tolist") and not isinstance(value, type):
         value = value.tolist()
     if value is None or isinstance(value, bool | int | float | str):
         return value

@@ -227,9 +227,11 @@ class Model:
         Example:
             >>> model.explain("photo.jpg").overlay.save("why.png")
         """
+        if target is not None and not isinstance(target, str):
+            raise UserError(f"target={target!r} is not the name of a class: give text, such as {self.classes[0]!r}")
         if target is not None and target not in self.classes:
             shown = ", ".join(self.classes[:10]) + ", ..." * (len(self.classes) > 10)
-            near = did_you_mean(str(target), self.classes) or f"; its classes are {shown}"
+            near = did_you_mean(target, self.classes) or f"; its classes are {shown}"
             raise UserError(f"target={target!r} is not a class of the model{near}")
 
         def explanations(items: Iterator[Position]) -> Iterator[Explanation]:

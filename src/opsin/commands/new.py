@@ -59,6 +59,8 @@ def _check_name(name: str) -> None:
     usable = f"my_{usable}" if not usable or usable[0].isdigit() or keyword.iskeyword(usable) else usable
     if _is_taken(usable):
         usable = f"my_{usable}"
+    if name.startswith("_"):
+        raise UserError(f"{name} cannot be the name of a Python package that configs name: use {usable}")
     if name != usable and (not name.isidentifier() or not name.isascii() or keyword.iskeyword(name)):
         raise UserError(f"{name} cannot be the name of a Python package: use {usable}")
     if _is_taken(name):

@@ -120,7 +120,10 @@ def export_graph(trained: TrainedModel, kind: GraphFormat, metadata: dict[str, s
             program = torch.export.export(model, (example,), dynamic_shapes=dynamic)
             return _onnx(program, metadata) if kind == "onnx" else _torch_export(program, metadata)
     except Exception as error:  # the exporters raise exceptions of many kinds
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # the exporter of ONNX puts advice for developers around it
+            cause = cause.__cause__
+        reason = str(cause).strip().splitlines() or [type(cause).__name__]
         raise UserError(
             f"{trained.network.name} cannot be exported as {kind}: {reason[0]}; "
             "--format safetensors exports the weights of every network"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from opsin.errors import UserError
 from opsin.inference.predictor import Prediction
 from opsin.runs.atomic import atomic_open, check_writable, write_errors
-from opsin.runs.escaping import valid_text
+from opsin.runs.escaping import CSVLines, valid_text
 
 Format = Literal["csv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -103,7 +103,7 @@ def _row(prediction: Prediction, classes: Sequence[str], top: int) -> list[Any]:
 
 @contextlib.contextmanager
 def _csv(stream: IO[str], classes: Sequence[str], top: int) -> Iterator[Write]:
-    writer = csv.writer(stream, lineterminator="\n")
+    writer = csv.writer(CSVLines(stream))
     writer.writerow(_columns(top))
     yield lambda prediction: writer.writerow(_row(prediction, classes, top))
 

@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import sys
-from typing import Any
+from typing import IO, Any
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters except tabs and line feeds, and the marks that change the direction of text."""
@@ -34,6 +34,24 @@ def valid_text(text: str) -> str:
         return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
     except UnicodeEncodeError:  # a surrogate that does not stand for a byte of a file name
         return text.encode(errors="backslashreplace").decode()
+
+
+class CSVLines:
+    r"""A stream for a writer of the module `csv` with its default dialect: lines end with a line feed.
+
+    With `lineterminator="\n"`, Python before 3.13 leaves a carriage return in a cell without quotes, which ends the row
+    for every reader. A macOS folder with its own icon has a file named `Icon\r`.
+
+    Args:
+        stream: The stream that gets the lines.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, row: str) -> int:
+        """Write a row that ends with a carriage return and a line feed, and return the length of its line."""
+        return self._stream.write(row.removesuffix("\r\n") + "\n")
 
 
 class EscapeControls(logging.Filter):

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
+from opsin.runs.escaping import CSVLines
 from opsin.runs.metric_registry import sort_key
 from opsin.runs.metrics_csv import read_epochs
 from opsin.runs.rich_console import TerminalConsole
@@ -155,7 +156,7 @@ def report_trials(rows: Sequence[TrialRow], objectives: Sequence[str], folder: P
 
     text = io.StringIO()
     lines = [[*cells(row, row.overrides), row.reason] for row in rows]
-    csv.writer(text, lineterminator="\n").writerows([[*header, "reason"], *lines])
+    csv.writer(CSVLines(text)).writerows([[*header, "reason"], *lines])
     write_atomically(folder / "sweep.csv", text.getvalue())
     table = Table(*header, title=f"sweep by {objectives[0]}: {folder}", title_justify="left")
     for row in rows[:MAX_PRINTED_ROWS]:

@@ -1,5 +1,6 @@
 """The common part of the loggers, without their libraries."""
 
+import errno
 import importlib.util
 import json
 from dataclasses import replace
@@ -23,6 +24,7 @@ from opsin.training.loggers.base import (
     recorded_id,
     run_name,
 )
+from opsin.training.loggers.csv_rows import CSV
 from opsin.training.loggers.mlflow import MLflow
 from opsin.training.plan import make_plan
 
@@ -51,6 +53,27 @@ def test_the_identifier_of_mlflow_is_recorded_without_the_password_of_its_server
     record_id(run, f"mlflow {address.format('***')}", "seven")
     logger = MLflow(run, tracking_uri=address.format("of-this-test"))  # no other test registers it as a secret
     assert logger._resumes  # `run_id` would open a connection
+
+
+def test_a_run_resumed_in_another_folder_keeps_its_local_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run, database = RunDirectory(tmp_path / "run"), tmp_path / "first" / "mlflow.db"
+    run.path.mkdir()
+    key = MLflow(run, str(database.parent))._key
+    assert key == f"mlflow sqlite:///{database}"
+    record_id(run, "wandb opsin", "one")
+    record_id(run, key, "seven")
+    database.touch()
+    for folder in ("first", "second"):
+        logger = MLflow(run, str(tmp_path / folder))
+        assert (logger._key, logger._resumes) == (key, True)
+    assert not MLflow(run, str(tmp_path / "second"), tracking_uri="http://127.0.0.1:9")._resumes
+    database.unlink()
+    logger = MLflow(run, str(tmp_path / "third"))
+    assert (logger._key, logger._resumes) == (f"mlflow sqlite:///{tmp_path / 'third' / 'mlflow.db'}", False)
 
 
 def test_a_missing_library_of_lightnings_own_logger_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,6 +110,78 @@ def test_a_logger_that_cannot_start_is_named_and_one_that_cannot_end_is_a_warnin
         log_start([Broken()], facts)
     log_outcome([Broken()], facts, {"test/acc": 0.5}, 10)
     assert "Broken could not record the outcome: the server is gone" in caplog.text
+
+
+class Away(CSVLogger):
+    """A logger whose server is away while `away` names one of its methods."""
+
+    away = ""
+
+    def log_metrics(self, *args: Any, **kwargs: Any) -> None:
+        self._fail("log_metrics")
+        super().log_metrics(*args, **kwargs)
+
+    def save(self) -> None:
+        self._fail("save")
+        super().save()
+
+    def finalize(self, status: str) -> None:
+        self._fail("finalize")
+        super().finalize(status)
+
+    def _fail(self, method: str) -> None:
+        if self.away == method:
+            raise ConnectionError("no route to host")
+
+
+@pytest.mark.parametrize("method", ["log_metrics", "save", "finalize"])
+def test_a_run_continues_without_a_logger_that_fails_and_records_its_outcome_if_the_server_is_back(
+    method: str, facts: RunFacts, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = Away(tmp_path, name="", version="")
+    log_start([logger], facts)
+    logger.log_metrics({"val/acc": 0.25}, 5)
+    logger.away = method
+    for _ in range(2):
+        logger.log_metrics({"val/acc": 0.375}, 7)
+        logger.save()
+        logger.finalize("success")
+    message = "the logger Away failed, and the run continues without it: no route to host"
+    assert [record.getMessage() for record in caplog.records] == [message]
+    logger.away = ""
+    log_outcome([logger], facts, {"test/acc": 0.5}, 10)
+    assert len(caplog.records) == 1
+    text = (tmp_path / "metrics.csv").read_text()
+    assert "0.25" in text
+    assert "final/test/acc" in text
+
+
+class Status(DummyLogger):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[str] = []
+
+    def finalize(self, status: str) -> None:
+        self.ends.append(status)
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_loggers_that_have_started_record_the_failure_of_one_that_cannot(before: int, facts: RunFacts) -> None:
+    loggers = [Status() for _ in range(3)]
+    with pytest.raises(UserError, match="the logger Broken cannot start: no server"):
+        log_start([*loggers[:before], Broken(), *loggers[before:]], facts)
+    assert [logger.ends for logger in loggers] == [["failed"]] * before + [[]] * (3 - before)
+
+
+def test_a_failure_of_the_disk_of_the_run_ends_it(facts: RunFacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(CSV, "save", full)
+    logger = CSV(facts.run)
+    log_start([logger], facts)
+    with pytest.raises(OSError, match="No space left"):
+        logger.save()
 
 
 def test_the_id_of_a_run_is_kept_and_a_damaged_file_is_named(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from opsin.commands.train import train
 from opsin.config import compose, from_saved
 from opsin.errors import Interrupted
 from opsin.runs.directory import RunDirectory
+from opsin.training.loggers import Trackio
+from opsin.training.loggers.base import RunFacts
 
 pytestmark = pytest.mark.slow
 
@@ -202,11 +204,38 @@ def test_mlflow_continues_its_run(logged: Logged) -> None:
 def test_trackio_continues_its_run(logged: Logged) -> None:
     from trackio.sqlite_storage import SQLiteStorage
 
-    assert SQLiteStorage.get_runs("resumed") == ["run"]
-    logs = SQLiteStorage.get_logs("resumed", "run")
+    [name] = SQLiteStorage.get_runs("resumed")
+    assert name.startswith("run_")
+    logs = SQLiteStorage.get_logs("resumed", name)
     assert [entry["step"] for entry in logs if "train/loss_step" in entry] == list(range(1, 20, 2))
     assert [entry["step"] for entry in logs if "val/loss" in entry] == [4, 9, 14, 19]
     assert logs[-1]["final/test/acc"] == pytest.approx(logged.run.read_result().metrics["test/acc"])
-    config = SQLiteStorage.get_run_config("resumed", "run")
+    config = SQLiteStorage.get_run_config("resumed", name)
     assert config["run_dir"] == str(logged.run.path)
     assert config["tags"] == "baseline, 7"
+
+
+@pytest.mark.usefixtures("logged")
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_trackio_continues_the_run_of_the_directory_and_not_another_of_the_same_name(
+    first: str, tmp_path: Path
+) -> None:
+    from trackio.sqlite_storage import SQLiteStorage
+
+    project, second = f"same_name_{first}", {"a": "b", "b": "a"}[first]
+
+    def log(folder: str, steps: Sequence[int]) -> str:
+        run = RunDirectory(tmp_path / folder / "baseline")
+        run.path.mkdir(parents=True, exist_ok=True)
+        logger = Trackio(run, project)
+        logger.log_start(RunFacts(run, {"of": folder}))
+        for step in steps:
+            logger.log_metrics({f"val/{folder}": step / 8}, step)
+        logger.finalize("failed")
+        return logger.version
+
+    names = {folder: log(folder, [0, 1]) for folder in (first, second)}
+    assert log(first, [2, 3]) == names[first]
+    for folder, steps in ((first, [0, 1, 2, 3]), (second, [0, 1])):
+        logs = SQLiteStorage.get_logs(project, names[folder])
+        assert [(entry["step"], entry[f"val/{folder}"]) for entry in logs] == [(step, step / 8) for step in steps]

@@ -17,6 +17,7 @@ from opsin.errors import UserError, did_you_mean
 from opsin.interpretability.attribution import METHODS
 from opsin.runs.atomic import check_writable, write_atomically, write_errors
 from opsin.runs.directory import OUTPUT_DIR, RunDirectory
+from opsin.runs.escaping import CSVLines
 from opsin.runs.home import real_path
 from opsin.visualization.images import encode
 
@@ -159,7 +160,7 @@ def _written(output: Output, folder: Path) -> list[str]:
 
 def _write_csv(rows: Sequence[Mapping[str, object]], file: Path) -> Path:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(CSVLines(text), list(rows[0]))
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(file, text.getvalue())

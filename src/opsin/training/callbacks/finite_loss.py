@@ -17,7 +17,7 @@ from opsin.data import ImageDataModule
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open, write_atomically
 from opsin.runs.directory import RunDirectory
-from opsin.runs.escaping import valid_text
+from opsin.runs.escaping import CSVLines, valid_text
 from opsin.runs.finished_backup import FinishedBackup
 from opsin.runs.quoting import opsin_command, override
 from opsin.training.callbacks.base import is_within_epoch
@@ -145,7 +145,7 @@ def write_step(folder: Path, data: ImageDataModule, taken: TakenStep, facts: dic
     part, positions = data.subset("train"), taken.positions.numpy()
     pixels: Pixels = part.read(positions)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(CSVLines(text))
     writer.writerow(["image", "position", "class", "path"])
     for row, position in enumerate(positions.tolist()):
         label = data.source.classes[int(part.targets[position])]

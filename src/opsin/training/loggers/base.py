@@ -1,9 +1,10 @@
 """The common part of all loggers: the facts of a run, its start and its outcome."""
 
+import functools
 import importlib.util
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +28,9 @@ LIBRARIES = {WandbLogger: "wandb", MLFlowLogger: "mlflow", CometLogger: "comet_m
 
 EXTRAS = {"wandb": "opsin[wandb]", "mlflow": "opsin[mlflow]", "trackio": "opsin[trackio]", "comet_ml": "comet-ml"}
 """Packages that pip installs for each library."""
+
+DURING_A_RUN = ("log_metrics", "save", "finalize")
+"""Methods that Lightning and Opsin call between the start of a logger and the outcome of the run."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +97,13 @@ def check_installed(loggers: Mapping[str, Target[Logger]]) -> None:
 
 
 def log_start(loggers: Iterable[Logger], facts: RunFacts) -> None:
-    """Start every logger of a run.
+    """Start every logger of a run. The run continues without one that fails later, for example with its server.
 
     Raises:
-        UserError: A logger cannot start, for example because its server cannot be reached.
+        UserError: A logger cannot start, for example because its server cannot be reached. Those that have started
+            have recorded that the run failed.
     """
+    started: list[Logger] = []
     for logger in loggers:
         try:
             if isinstance(logger, RunLogger):
@@ -105,14 +111,42 @@ def log_start(loggers: Iterable[Logger], facts: RunFacts) -> None:
             else:
                 logger.log_hyperparams(facts.values)
         except Exception as error:  # libraries raise errors of their own kinds
+            for other in started:
+                other.finalize("failed")
             advice = logger.advice if isinstance(logger, RunLogger) else ""
             reason = " ".join(str(error).split())
             raise UserError(f"the logger {type(logger).__name__} cannot start: {reason}. {advice}".strip()) from error
+        if not isinstance(logger, RunLogger) or logger.library:  # the others write to the disk of the run
+            _continue_without(logger)
+        started.append(logger)
+
+
+def _continue_without(logger: Logger) -> None:
+    """Turn the first failure of a started logger into a warning, and call it no more until the outcome of the run."""
+    failures: list[Exception] = []
+
+    def guarded(method: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(method)
+        def call(*arguments: Any, **named: Any) -> None:
+            if failures:
+                return
+            try:
+                method(*arguments, **named)
+            except Exception as error:  # libraries raise errors of their own kinds
+                failures.append(error)
+                log.warning("the logger %s failed, and the run continues without it: %s", type(logger).__name__, error)
+
+        return call
+
+    for name in DURING_A_RUN:
+        setattr(logger, name, guarded(getattr(logger, name)))
 
 
 def log_outcome(loggers: Iterable[Logger], facts: RunFacts, metrics: Mapping[str, float], step: int) -> None:
     """Record the outcome of a run in every logger; a failure does not fail the run, which has finished."""
     for logger in loggers:
+        for name in DURING_A_RUN:
+            vars(logger).pop(name, None)  # a server that was away may be back
         try:
             if isinstance(logger, RunLogger):
                 logger.log_outcome(facts, metrics, step)
@@ -131,8 +165,7 @@ def recorded_id(run: RunDirectory, logger: str, new: str) -> tuple[str, bool]:
         logger: Name of the logger and of the place to which it writes.
         new: Identifier of a run that has none; it is recorded.
     """
-    file = run.path / "loggers.json"
-    recorded = _read(file)
+    recorded = recorded_ids(run)
     if logger in recorded:
         return recorded[logger], True
     if new and not is_spawned():
@@ -142,8 +175,7 @@ def recorded_id(run: RunDirectory, logger: str, new: str) -> tuple[str, bool]:
 
 def record_id(run: RunDirectory, logger: str, identifier: str) -> None:
     """Record the identifier of a run in `loggers.json`."""
-    file = run.path / "loggers.json"
-    write_atomically(file, json.dumps({**_read(file), logger: identifier}, indent=2) + "\n")
+    write_atomically(_file(run), json.dumps({**recorded_ids(run), logger: identifier}, indent=2) + "\n")
 
 
 def run_name(run: RunDirectory) -> str:
@@ -152,8 +184,17 @@ def run_name(run: RunDirectory) -> str:
     return f"{sweep.name}/{run.path.name}" if (sweep / SWEEP_FILE).is_file() else run.path.name
 
 
-def _read(file: Path) -> dict[str, str]:
-    way_out = "delete it to start new runs in the loggers"
+def _file(run: RunDirectory) -> Path:
+    return run.path / "loggers.json"
+
+
+def recorded_ids(run: RunDirectory) -> dict[str, str]:
+    """Return the identifiers that loggers gave to a run, by the name of the logger and of the place.
+
+    Raises:
+        UserError: `loggers.json` is damaged.
+    """
+    file, way_out = _file(run), "delete it to start new runs in the loggers"
     try:
         found = json.loads(read_text(file, way_out))
     except FileNotFoundError:

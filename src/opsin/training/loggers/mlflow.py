@@ -15,9 +15,13 @@ from lightning.pytorch.utilities import rank_zero_only
 from opsin.errors import Interrupted
 from opsin.runs.directory import RunDirectory
 from opsin.runs.secret_values import mask_secrets
-from opsin.training.loggers.base import RunFacts, RunLogger, record_id, recorded_id, run_name
+from opsin.training.loggers.base import RunFacts, RunLogger, record_id, recorded_id, recorded_ids, run_name
 
 log = logging.getLogger(__name__)
+
+
+LOCAL, DATABASE = "sqlite:///", "mlflow.db"
+"""Begin of the address and name of the local database."""
 
 
 class MLflow(MLFlowLogger, RunLogger):
@@ -25,7 +29,7 @@ class MLflow(MLFlowLogger, RunLogger):
 
     Args:
         run: The run directory.
-        folder: Folder of the local database `mlflow.db`.
+        folder: Folder of the local database `mlflow.db`; a resumed run keeps its database.
         experiment_name: Experiment of MLflow.
         tracking_uri: Address of the server or database; None: MLFLOW_TRACKING_URI, else the local database.
     """
@@ -42,11 +46,11 @@ class MLflow(MLFlowLogger, RunLogger):
     ) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it when it is imported
         _silence()
-        place = Path(folder).absolute()
+        place = _recorded_folder(run) or Path(folder).absolute()
         address = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         if not address:
             place.mkdir(parents=True, exist_ok=True)
-            address = f"sqlite:///{place / 'mlflow.db'}"
+            address = f"{LOCAL}{place / DATABASE}"
         self._run, self._key = run, mask_secrets(f"mlflow {address}")
         identifier, self._resumes = recorded_id(run, self._key, "")
         super().__init__(
@@ -100,6 +104,13 @@ class MLflow(MLFlowLogger, RunLogger):
         super().finalize(status)
         if self._initialized and status == "failed" and isinstance(sys.exception(), Interrupted):
             self.experiment.set_terminated(self.run_id, "KILLED")
+
+
+def _recorded_folder(run: RunDirectory) -> Path | None:
+    """Return the folder of the local database that holds a run, which may be resumed from any folder; else None."""
+    begin = f"mlflow {LOCAL}"
+    files = [Path(key.removeprefix(begin)) for key in recorded_ids(run) if key.startswith(begin)]
+    return next((file.parent for file in files if file.name == DATABASE and file.is_file()), None)
 
 
 def _silence() -> None:

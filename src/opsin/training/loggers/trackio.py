@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import secrets
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -31,7 +32,8 @@ class Trackio(RunLogger):
         super().__init__()
         self._project = project
         self._space = space_id
-        self._name, self._resumes = recorded_id(run, f"trackio {space_id or 'local'} {project}", run_name(run))
+        new = f"{run_name(run)}_{secrets.token_hex(2)}"  # Trackio resumes the last run of a name, of any directory
+        self._name, self._resumes = recorded_id(run, f"trackio {space_id or 'local'} {project}", new)
         self._config: dict[str, Any] = {}
         self._tracked: Any = None
 
