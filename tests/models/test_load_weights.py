@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import socket
 import sys
 import time
@@ -26,7 +27,7 @@ from opsin.models.export_weights import library_state, save_weights
 from opsin.models.load_weights import OTHER_DIVISION
 from opsin.models.pretrained.heads import Head
 from opsin.models.pretrained.regroup import NetworkParts, regroup
-from opsin.models.weights import HubFile, PackagedFile
+from opsin.models.weights import HubFile, PackagedFile, read_state_dict
 
 
 def small(seed: int = 0, num_logits: int = 10, in_channels: int = 1) -> Network:
@@ -392,3 +393,13 @@ def test_the_head_of_a_file_without_class_names_is_loaded(tmp_path: Path, record
     source, network = small(seed=1, num_logits=3), small(seed=2, num_logits=3)
     torch.save({**checkpoint(source.state_dict()), **record}, tmp_path / "weights.ckpt")
     assert load_weights(network, str(tmp_path / "weights.ckpt"), CLASSES).head
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda file: file.symlink_to("/dev/zero")])
+@pytest.mark.parametrize("name", ["w.pt", "w.ckpt", "w.safetensors"])
+def test_what_is_not_a_file_is_refused_without_being_opened(
+    name: str, make: Callable[[Path], object], tmp_path: Path
+) -> None:
+    make(tmp_path / name)
+    with pytest.raises(UserError, match=rf"{name} cannot be read as a file of weights: it is a .*, not a file"):
+        read_state_dict(tmp_path / name)

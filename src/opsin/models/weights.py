@@ -283,10 +283,13 @@ def read_state_dict(path: Path) -> StateDict:
 
 def _read(path: Path) -> Any:
     """Return the content of a file of weights: tensors and plain values."""
+    try:
+        check_regular(path)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
     if path.suffix != ".safetensors" and _is_archive(path) and (fault := fault_of(path)):
         raise UserError(f"{path} {fault}: replace it with an intact copy")
     try:
-        check_regular(path)
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
