@@ -403,3 +403,18 @@ def test_what_is_not_a_file_is_refused_without_being_opened(
     make(tmp_path / name)
     with pytest.raises(UserError, match=rf"{name} cannot be read as a file of weights: it is a .*, not a file"):
         read_state_dict(tmp_path / name)
+
+
+def test_a_file_without_its_first_bytes_gives_no_error_of_the_unpickler(tmp_path: Path) -> None:
+    file = tmp_path / "w.ckpt"
+    torch.save({"state_dict": small().state_dict()}, file)
+    content, reasons = file.read_bytes(), set()
+    for start in range(1, 120):
+        file.write_bytes(content[start:])
+        with pytest.raises(UserError) as error:
+            read_state_dict(file)
+        reasons.add(str(error.value).removeprefix(str(file))[:60])
+    assert reasons == {
+        " is not a file of weights, or it holds objects other than te",
+        " cannot be read as a file of weights: it is damaged, or of an",
+    }

@@ -306,7 +306,9 @@ def _read(path: Path) -> Any:
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} cannot be read as a file of weights: {error}")
+    of_the_unpickler = isinstance(error, LookupError | TypeError | AttributeError | ArithmeticError | UnicodeError)
+    reason = "it is damaged, or of another format" if of_the_unpickler else error
+    return UserError(f"{path} cannot be read as a file of weights: {reason}")
 
 
 def _is_archive(path: Path) -> bool:
