@@ -413,8 +413,8 @@ def test_a_file_without_its_first_bytes_gives_no_error_of_the_unpickler(tmp_path
         file.write_bytes(content[start:])
         with pytest.raises(UserError) as error:
             read_state_dict(file)
-        reasons.add(str(error.value).removeprefix(str(file))[:60])
+        reasons.add(str(error.value).removeprefix(str(file))[:55])
     assert reasons == {
-        " is not a file of weights, or it holds objects other than te",
-        " cannot be read as a file of weights: it is damaged, or of an",
+        " is not a file of weights, or it holds objects other th",
+        " cannot be read as a file of weights: it is damaged, or",
     }
