@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +73,9 @@ def sweep(
     alone = compose_raw(of_sweep, source)
     settings, engine, option = _checked(alone, of_sweep, source)
     space = read_space(of_runs, settings.space, source)
-    check = check_process(load_check, _starter(engine)) if load_check else contextlib.nullcontext(None)
+    local = engine.build() if engine.call is Local else None  # to build another launcher may connect to a cluster
+    start = local.fork if isinstance(local, Local) else spawn
+    check = check_process(load_check, start) if load_check else contextlib.nullcontext(None)
     _refuse_settings_of_runs(_checked_runs(space, of_sweep, source, check), alone)
     jobs = Jobs(space, source, of_sweep)
     refuse_missing_secrets([OmegaConf.to_container(jobs.typical, resolve=False), settings.storage])
@@ -95,7 +96,7 @@ def sweep(
     try:
         seed: int = jobs.typical.seed
         trials = Trials(folder, study_name(folder), space, settings, directions(objectives), seed, jobs.names, worker)
-        launcher = engine.build()
+        launcher = local or engine.build()
         done = trials.ended()
         _print_start(console, folder, trials, done, launcher, worker.others())
         with table.ProgressTable(console, space, metric, objectives, trials.total, done, launcher.slots) as progress:
@@ -189,12 +190,6 @@ def _checked(config: DictConfig, overrides: Sequence[str], source: ConfigSource)
     choices = {key: value for key, value in config.hydra.runtime.choices.items() if key in SCHEMA}
     fields = check(tree, SCHEMA, ConfigOrigin(source, choices, list(overrides), source.folders))
     return fields["settings"], fields["launcher"], choices["sweep"]
-
-
-def _starter(engine: Target[Launcher]) -> Callable[..., BaseProcess]:
-    """Return what starts a process: on this machine a fork of the server of the jobs, which has imported torch."""
-    launcher = engine.build() if engine.call is Local else None  # to build another one may connect to a cluster
-    return launcher.fork if isinstance(launcher, Local) else spawn
 
 
 def _checked_runs(

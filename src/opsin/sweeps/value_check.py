@@ -117,7 +117,7 @@ def spawn(function: Callable[..., None], *arguments: object) -> BaseProcess:
 def check_process(load: Callable[[], Check], start: Callable[..., BaseProcess] = spawn) -> Iterator[Check]:
     """Run a check in a process of its own: it needs torch, which would keep 0.5 GB in the process of the sweep.
 
-    If the process ends by itself, nothing more is refused: the runs report what is wrong.
+    If the process ends by itself, no further config is refused, and the runs report their errors.
 
     Args:
         load: Imports what the check needs, and returns it. A function at the top level of a module.

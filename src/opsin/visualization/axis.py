@@ -43,7 +43,7 @@ class Scale:
 
 
 def has_position(value: float | None, log: bool) -> bool:
-    """Return whether a value has a position on an axis; NaN has none."""
+    """Return whether a value can be drawn on an axis; NaN cannot."""
     return value is not None and abs(value) <= LARGEST and (not log or value >= 1 / LARGEST)
 
 

@@ -46,7 +46,7 @@ def callback_state(checkpoint: Mapping[str, Any], name: str) -> Mapping[str, Any
 
 
 def differences(recorded: Mapping[str, Any], again: Mapping[str, Any], name: str) -> list[str]:
-    """Return one line if two checkpoints of one step differ; none if training from both goes on in the same way.
+    """Return one line if two checkpoints of one step differ; none if training continues from both in the same way.
 
     Args:
         recorded: A checkpoint of a run.
