@@ -12,22 +12,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from benchmarks import startup_memory_scaling, tables
 from benchmarks.contenders import Task
+from benchmarks.datasets import prepare
 from benchmarks.decoding import decoding
 from benchmarks.feature_caching import feature_cache
+from benchmarks.frameworks import frameworks
 from benchmarks.goals import GoalResult, goal_results
-from benchmarks.mfu import compute_share
 from benchmarks.precision_accuracy import COMPARISONS, comparison
 from benchmarks.session import Session
 from benchmarks.shared_machine import shared_machine
+from benchmarks.step_work import measure_peak, step_work
 from benchmarks.sweeps import sweeps as sweep_throughput
 from benchmarks.tables import WorkloadResult
 from benchmarks.time_to_accuracy import RECIPES, time_to_accuracy
 from benchmarks.workloads import EXTRAS, GOALS, ON_REQUEST, WORKLOADS, Workload
-from opsin.models import summarize
 from opsin.runs.atomic import write_atomically
 from opsin.training import recording
 from opsin.training.accelerator import resolve_accelerator
@@ -89,21 +91,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(session: Session, workload: Workload) -> WorkloadResult:
-    """Measure all contenders of one workload."""
+    """Measure all contenders of one workload, then the work of a step and the peak of the machine."""
     measured, real = session.measure(workload)
-    compute: dict[str, float | None] = {}
-    gpus = recording.hardware().gpus
-    speed = measured["opsin"].speed if "opsin" in measured else None
-    if gpus and speed and workload.measure == "steps":
-        images = session.folder / {"photos": f"photos{sum(workload.counts)}"}.get(workload.images, workload.images)
-        task = Task(workload, images if images.exists() else session.data_dir, session.folder / "summary")
-        data, network = task.network()
-        summary = summarize(network, (data.channels, *data.image_size))
-        compute = {
-            "of peak FLOP/s": compute_share(summary, speed.median, gpus[0]),
-            "GPU utilization": measured["opsin"].facts.get("utilization"),
-        }
-    return WorkloadResult(workload, measured, real, compute)
+    workload = workload.quick() if session.quick else workload
+    images, _ = prepare(workload.images, session.data_dir.absolute(), session.folder, workload.counts)
+    data, network = Task(workload, images, session.folder / workload.name / "opsin").network()
+    work = step_work(network.train(), (data.channels, *data.image_size), workload.batch_size)
+    peak = measure_peak(torch.device("cuda" if resolve_accelerator("auto") == "gpu" else "cpu"), session.threads)
+    return WorkloadResult(workload, measured, real, work, peak)
 
 
 def _extras(session: Session, selected: Sequence[str]) -> tuple[dict[str, Any], list[GoalResult]]:
@@ -117,6 +112,7 @@ def _extras(session: Session, selected: Sequence[str]) -> tuple[dict[str, Any], 
         **{name: comparison(name) for name in COMPARISONS},
         **{name: partial(time_to_accuracy, name=name) for name in RECIPES},
         "feature_cache": feature_cache,
+        "frameworks": frameworks,
     }
     figures, found = {}, []
     for name, job in jobs.items():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.goals import GoalResult
 from benchmarks.session import Measurement
+from benchmarks.step_work import Peak, StepWork, fastest
 from benchmarks.workloads import TITLES, Workload
 from opsin.runs.atomic import write_atomically
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 COLUMNS = ("workload", "contender", "images/s: median (range)", "peak memory", "notes")
+WORK_COLUMNS = ("workload", "MFLOP per image", "MB per image", "(b) GFLOP/s", "of peak", "(d) GFLOP/s", "of peak")
 UNKNOWN = "?"
 
 
@@ -27,13 +29,15 @@ class WorkloadResult:
         workload: The workload.
         measured: Measurement of each contender, by name.
         real: Whether the images are real.
-        compute: Opsin's share of the GPU's peak, see `benchmarks.mfu`.
+        work: Work of a training step; without the feature cache, if the workload uses it.
+        peak: Peak of the machine, measured after the contenders.
     """
 
     workload: Workload
     measured: dict[str, Measurement]
     real: bool
-    compute: dict[str, float | None]
+    work: StepWork
+    peak: Peak
 
     def medians(self) -> dict[str, float | None]:
         """Return the median images/s by contender."""
@@ -59,13 +63,37 @@ def _notes(result: WorkloadResult, name: str, measured: Measurement) -> str:
         notes.append(f"loader workers: {measured.facts['workers']}")
     if name.startswith("bare") and result.workload.augmentation != "none":
         notes.append("without augmentation")
-    if name == "opsin":
-        notes += [f"{share:.1%} {what}" for what, share in result.compute.items() if share is not None]
+    if name == "opsin" and measured.facts.get("utilization") is not None:
+        notes.append(f"{measured.facts['utilization']:.0%} GPU utilization")
     return ", ".join(notes)
 
 
+def work_rows(results: Sequence[WorkloadResult]) -> list[tuple[str, ...]]:
+    """Return one row per workload, with the cells of `WORK_COLUMNS`; whole runs have no speed of their steps."""
+    if not results:
+        return []
+    peak, found = fastest([result.peak for result in results]), []
+    for result in results:
+        speeds = result.medians() if result.workload.measure == "steps" else {}
+        row = [result.workload.name, f"{result.work.flops / 1e6:,.1f}", f"{result.work.bytes / 1e6:,.1f}"]
+        for name in ("bare_same", "opsin"):
+            speed = speeds.get(name)
+            row += (
+                [UNKNOWN if name in speeds else "", ""]
+                if speed is None
+                else [f"{result.work.flops * speed / 1e9:,.0f}", f"{result.work.share(speed, peak):.0%}"]
+            )
+        found.append(tuple(row))
+    return found
+
+
+def work_title(results: Sequence[WorkloadResult]) -> str:
+    """Return the title of the table of `work_rows`, with the peak."""
+    return f"Work of a training step, and share of the measured peak, {fastest([result.peak for result in results])}"
+
+
 def tables(results: Sequence[WorkloadResult], goal_results: Sequence[GoalResult]) -> list["Table"]:
-    """Return both tables for the terminal."""
+    """Return the tables for the terminal."""
     from rich.table import Table
 
     speeds = Table(*COLUMNS, title="Speed", title_justify="left")
@@ -74,7 +102,12 @@ def tables(results: Sequence[WorkloadResult], goal_results: Sequence[GoalResult]
     goals = Table("figure", "goal", "measured", "", title="Goals", title_justify="left")
     for goal_result in goal_results:
         goals.add_row(goal_result.figure, goal_result.goal, goal_result.text, goal_result.status)
-    return [speeds, goals]
+    if not results:
+        return [speeds, goals]
+    work = Table(*WORK_COLUMNS, title=work_title(results), title_justify="left")
+    for row in work_rows(results):
+        work.add_row(*row)
+    return [speeds, work, goals]
 
 
 def as_json(
@@ -87,7 +120,8 @@ def as_json(
             result.workload.name: {
                 "workload": asdict(result.workload),
                 "real_images": result.real,
-                "compute": result.compute,
+                "work": asdict(result.work),
+                "peak": asdict(result.peak),
                 "contenders": {
                     name: {**asdict(found), "speed": found.speed and asdict(found.speed)}
                     for name, found in result.measured.items()
@@ -123,6 +157,7 @@ def as_markdown(results: Sequence[WorkloadResult], goal_results: Sequence[GoalRe
         "",
         *markdown_table(COLUMNS, rows(results)),
         "",
+        *([f"{work_title(results)}:", "", *markdown_table(WORK_COLUMNS, work_rows(results)), ""] if results else []),
     ]
     return "\n".join(lines)
 
@@ -176,4 +211,7 @@ images, each in a separate process, interleaved round by round. Ratios are ratio
 Steps are timed in steady state, without validation and checkpoints. Whole runs of ten epochs are timed from the
 decoding of the first image to the end of the test, with empty caches; their images/s are the images of all ten
 epochs divided by this time.
+
+The work of a training step is counted in bfloat16: the floating-point operations of convolutions and matrix products,
+and the bytes that all operators read and write if none are fused. Whole runs are counted without the feature cache.
 """

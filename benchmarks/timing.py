@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from benchmarks.mfu import utilization
+from benchmarks.step_work import utilization
 
 
 class StepTimer:

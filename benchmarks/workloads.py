@@ -97,7 +97,7 @@ EXTRAS = ("startup", "memory", "growth", "decoding")
 """Further measurements, in `benchmarks.startup_memory_scaling` and `benchmarks.decoding`."""
 
 ON_REQUEST = (
-    *("sweep", "shared_machine", "mnist_fast", "cifar10_fast", "feature_cache"),
+    *("sweep", "shared_machine", "mnist_fast", "cifar10_fast", "feature_cache", "frameworks"),
     *("precision_digits", "precision_mnist", "precision_cifar10", "precision_cats_vs_dogs"),
 )
 """Measurements that run only with `--only`, because they take several minutes."""

@@ -1,16 +1,10 @@
 import json
 
-import pytest
-import torch
-from torch import nn
-
 from benchmarks.goals import at_least
-from benchmarks.mfu import PEAK_TFLOPS, compute_share, training_flops, utilization
 from benchmarks.session import Measurement
-from benchmarks.tables import WorkloadResult, as_json, as_markdown, rows, tables, write_page
+from benchmarks.step_work import Peak, StepWork
+from benchmarks.tables import WorkloadResult, as_json, as_markdown, rows, tables, work_rows, write_page
 from benchmarks.workloads import WORKLOADS
-from opsin.models import cnn_gap, summarize
-from opsin.models.network import Network
 
 ABOUT = {
     "hardware": {"cpu": "A CPU", "cores": 2, "memory_gib": 24.0, "gpus": []},
@@ -26,6 +20,9 @@ ABOUT = {
 }
 
 
+WORK = StepWork(flops=2e9, bytes=3e6)
+
+
 def measured(*speeds, **facts):
     found = Measurement()
     for speed in speeds:
@@ -38,7 +35,7 @@ def result():
     failed.add({"error": "UserError: no | such key"}, epochs=1)
     others = {"bare": measured(10, 30, 20), "common": measured(5, workers=2), "bare_same": failed}
     work = next(workload for workload in WORKLOADS if workload.name == "cats_vs_dogs")
-    return WorkloadResult(work, others, real=True, compute={})
+    return WorkloadResult(work, others, real=True, work=WORK, peak=Peak(1e11, "float32", 2048))
 
 
 def test_rows_contain_contender_speed_and_notes():
@@ -54,7 +51,7 @@ def test_the_seconds_of_an_even_number_of_runs_are_their_mean():
     for seconds in (1.0, 2.0):
         found.add({"images": 10, "seconds": seconds, "peak_mb": None}, epochs=10)
     work = next(workload for workload in WORKLOADS if workload.measure == "runs")
-    (row,) = rows([WorkloadResult(work, {"opsin": found}, real=True, compute={})])
+    (row,) = rows([WorkloadResult(work, {"opsin": found}, True, WORK, Peak(1e11, "float32", 2048))])
     assert "whole run in 1.5 s" in row[4]
 
 
@@ -96,21 +93,24 @@ def test_a_page_keeps_other_text_and_one_section_per_machine(tmp_path):
     assert "no \\| such key" in text
 
 
-def test_flops_include_a_backward_pass_only_if_something_trains():
-    network = cnn_gap(num_logits=10, in_channels=1, image_size=(28, 28))
-    trained = summarize(network, (1, 28, 28))
-    assert training_flops(trained) == 6 * trained.mult_adds
-    network.freeze("head")
-    frozen = summarize(network, (1, 28, 28))
-    head = frozen.rows[-1].mult_adds
-    assert training_flops(frozen) == 2 * (frozen.mult_adds - head) + 6 * head
+def test_shares_are_relative_to_the_highest_measured_peak():
+    work = next(workload for workload in WORKLOADS if workload.name == "mnist_64")
+    runs = next(workload for workload in WORKLOADS if workload.measure == "runs")
+    first = WorkloadResult(work, {"bare_same": measured(20), "opsin": measured(10)}, True, WORK, Peak(1e11, "f", 1))
+    second = WorkloadResult(runs, {"opsin": measured(50)}, True, WORK, Peak(2e11, "f", 1))
+    assert work_rows([first, second]) == [
+        ("mnist_64", "2,000.0", "3.0", "40", "20%", "20", "10%"),
+        (runs.name, "2,000.0", "3.0", "", "", "", ""),
+    ]
+    assert work_rows([]) == []
 
 
-def test_the_share_of_peak_is_known_for_known_gpus_only():
-    network = Network("one", {"a": nn.Flatten()}, nn.Linear(10, 10, bias=False))
-    summary = summarize(network, (1, 2, 5))  # 100 multiply-adds
-    assert compute_share(summary, 1e9, "NVIDIA H200") == pytest.approx(600e9 / (PEAK_TFLOPS["H200"] * 1e12))
-    assert compute_share(summary, 1e9, "Some other card") is None
-    assert compute_share(summary, 1e9, None) is None
-    if not torch.cuda.is_available():
-        assert utilization() is None
+def test_a_contender_without_a_speed_has_no_share():
+    (row,) = work_rows([result()])
+    assert row[3:5] == ("?", "")
+
+
+def test_the_page_states_work_and_peak():
+    page = as_markdown([result()], [], ABOUT)
+    assert "share of the measured peak, 100 GFLOP/s (float32 product of 2048 x 2048 matrices):" in page
+    assert "| cats_vs_dogs | 2,000.0 | 3.0 |" in page
