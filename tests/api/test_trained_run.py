@@ -77,6 +77,15 @@ def test_two_runs_do_not_change_the_process_state(
     assert first.model.classes == tuple("0123456789")
 
 
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_a_caller_without_gradients_can_train(mode: Any, data_dir: Path, in_tmp: Path) -> None:
+    with mode():
+        run = opsin.train("model=mlp", data_dir=data_dir, test=False, report=False, **QUICK)
+        assert torch.is_inference_mode_enabled() == (mode is torch.inference_mode)
+        assert not torch.is_grad_enabled()
+    assert run.metrics["train/loss"] < 2.3
+
+
 @pytest.mark.slow
 def test_the_result_equals_that_of_the_command(data_dir: Path, in_tmp: Path) -> None:
     words = ["model=mlp", f"data_dir={data_dir}", "datamodule.train_fraction=0.2", "trainer=cpu", "report=false"]

@@ -1,5 +1,6 @@
 """Typos, wrong types and values out of range, planted at each level; the messages are read."""
 
+import re
 from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from pydantic import Field
 
 from opsin.config import compose
+from opsin.config.search_path import ConfigSource
 from opsin.config.target_lookup import Target
 from opsin.config.validation import ROOT, SectionSchema, check
 from opsin.errors import UserError
@@ -167,6 +169,41 @@ def test_named_targets_may_be_null() -> None:
     schema = {"parts": SectionSchema(target="parts", call=call, many=True)}
     fields = check({"parts": {"one": {"way": "b"}, "two": None}}, schema)
     assert fields == {"parts": {"one": Target(call, {"way": "b"})}}
+
+
+def folder_of_configs(tmp_path: Path, **files: str) -> str:
+    for name, text in files.items():
+        file = tmp_path / "configs" / f"{name.replace('__', '/')}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"# @package _global_\n{text}")
+    return str(tmp_path / "configs")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("callbacks: {early_stoping: null}", "did you mean callbacks.early_stopping?  [set in configs/experiment/x"),
+        ("callbacks: {Model_Summary: ~}", "no config file defines callbacks.Model_Summary"),
+        ("logger: {tensorbord: null}", "did you mean logger.tensorboard?"),
+        ("logger:\n  zzz:\n", "no config file defines logger.zzz: leave it out"),
+    ],
+)
+def test_a_null_that_removes_nothing_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    source = ConfigSource.of([folder_of_configs(tmp_path, experiment__x=text)])
+    with pytest.raises(UserError, match=re.escape(problem)):
+        make_plan(compose(["experiment=x"], source=source))
+
+
+def test_a_null_may_remove_what_any_config_file_defines(tmp_path: Path) -> None:
+    files = {
+        "experiment__x": "defaults: [y]\ncallbacks: {early_stopping: null, swa: null, ema: null}",
+        "experiment__y": "callbacks: {swa: {_target_: lightning.pytorch.callbacks.DeviceStatsMonitor}}",
+        "experiment__damaged": "callbacks: [swa: {",
+    }
+    source = ConfigSource.of([folder_of_configs(tmp_path, **files)])
+    plan = make_plan(compose(["experiment=x"], source=source))
+    assert not {"early_stopping", "swa", "ema"} & set(plan.callbacks)
+    assert "checkpoints" in plan.callbacks
 
 
 def test_a_key_of_no_section_is_refused() -> None:

@@ -90,9 +90,9 @@ def caller_state() -> Iterator[None]:
 
     Restored are the environment variables, the signal handlers, the levels of loggers, the filters of warnings, the
     random generators of Python, NumPy and torch, the settings of torch, and the state of Hydra. The working directory
-    does not change at all.
+    does not change at all. The block computes gradients, also if the caller is in `torch.inference_mode()`.
     """
-    with ExitStack() as restored:
+    with ExitStack() as restored, torch.inference_mode(False), torch.enable_grad():
         restored.callback(_restore_environment, dict(os.environ))
         if threading.current_thread() is threading.main_thread():
             restored.callback(_restore_handlers, {n: signal.getsignal(n) for n in signal.valid_signals()})

@@ -16,7 +16,7 @@ from opsin.config.overrides import key_of
 from opsin.config.path_values import resolve_paths
 from opsin.config.reference_limits import limited_references
 from opsin.config.resolvers import register_resolvers, resolve_process_values
-from opsin.config.search_path import ConfigSource
+from opsin.config.search_path import PACKAGE, ConfigSource
 from opsin.config.sections import missing_section
 from opsin.config.yaml_limits import check_yaml
 from opsin.errors import UserError
@@ -63,6 +63,15 @@ class ConfigOrigin:
         group = path.partition(".")[0]
         return self._place(sorted(self._files(path), key=lambda found: not found[0].startswith(f"{group}/")))
 
+    def defines(self, name: str) -> bool:
+        """Return whether a config file gives any key of this name a value other than null.
+
+        The files of a saved config and of a package on the search path are not read: then the answer is True.
+        """
+        if not self.folders or any(entry.startswith(PACKAGE) for entry in self.source.search_path):
+            return True
+        return any(_gives_value(file, name) for folder in self.folders for file in sorted(folder.rglob("*.yaml")))
+
     def _place(self, files: Iterable[tuple[str, list[str]]]) -> str:
         for file, keys in files:
             folder = next((folder for folder in self.folders if (folder / file).is_file()), None)
@@ -80,6 +89,20 @@ class ConfigOrigin:
             if option:
                 yield f"{keys[0]}/{option}.yaml", keys[1:]
         yield f"{self.source.config_name}.yaml", keys
+
+
+def _gives_value(file: Path, name: str) -> bool:
+    """Return whether a key of this name has a value other than null, at any depth; False if the file is damaged."""
+    try:
+        return name in file.read_text(encoding="utf-8") and _has_value(read_yaml(file), name)
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
+        return False
+
+
+def _has_value(tree: Any, name: str) -> bool:
+    if not isinstance(tree, dict):
+        return False
+    return tree.get(name) is not None or any(_has_value(inner, name) for inner in tree.values())
 
 
 def _holds(file: Path, keys: Sequence[str]) -> bool:

@@ -76,7 +76,9 @@ def check(
         if key == ROOT:
             fields |= checker.section(ROOT, {k: v for k, v in tree.items() if k not in schema}, section)
         elif section.many:
-            items = {name: item for name, item in (tree.get(key) or {}).items() if item is not None}
+            named = tree.get(key) or {}
+            items = {name: item for name, item in named.items() if item is not None}
+            checker.refuse_useless_nulls(key, [name for name in named if name not in items], items)
             found = {name: checker.section(f"{key}.{name}", item, section, items) for name, item in items.items()}
             fields[section.target] = {name: item.get(section.target) for name, item in found.items()}
         else:
@@ -200,6 +202,14 @@ class _Checker:
         """Report top-level keys that are not sections."""
         for key in sorted(keys):
             self._add(key, f"{key} is not known{self._nearest_key(key, list(self._schema), ROOT)}")
+
+    def refuse_useless_nulls(self, section: str, nulls: Iterable[str], items: Iterable[str]) -> None:
+        """Report names that are null in a section of many although no config defines them, such as misspelled ones."""
+        for name in nulls:
+            if not self._origin.defines(name):
+                place = f"{section}.{name}"
+                near = did_you_mean(name, items, f"{section}.") or ": leave it out"
+                self._add(place, f"{place}=null removes nothing, because no config file defines {place}{near}")
 
     def _refuse_unknown(
         self, path: str, values: Mapping[str, Any], models: Mapping[str, type[BaseModel]], computed: frozenset[str]
