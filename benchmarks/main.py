@@ -44,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Compare Opsin with a bare PyTorch loop and with common practice.")
     parser.add_argument("--data-dir", default="data", type=Path, help="folder of real images; missing ones are made")
     available = [*names, *ON_REQUEST]
-    parser.add_argument("--only", nargs="+", choices=available, metavar="WORK", help=f"of {', '.join(available)}")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--only", nargs="+", choices=available, metavar="WORK", help=f"of {', '.join(available)}")
+    choice.add_argument("--all", action="store_true", help="measure everything, which takes about two hours")
     parser.add_argument("--rounds", type=int, default=3, help="measured rounds per contender")
     parser.add_argument("--runs", type=int, default=2, help="measured whole runs per contender")
     parser.add_argument("--seeds", type=int, help="seeds of mnist_fast and cifar10_fast (default: 20 and 3)")
@@ -55,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, metavar="PAGE", help="page to update with the tables: docs/benchmarks.md")
     parser.add_argument("--work-dir", type=Path, help="folder for 3 GB of temporary files (default: the system's)")
     options = parser.parse_args(arguments)
-    selected = options.only or names
+    selected = options.only or (available if options.all else names)
 
     start, console = time.perf_counter(), Console()
     with tempfile.TemporaryDirectory(prefix="opsin-benchmark-", dir=options.work_dir) as folder:
@@ -80,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     about["command"] = " ".join(["python -m benchmarks.main", *(sys.argv[1:] if arguments is None else arguments)])
     write_atomically(options.json, json.dumps(tables.as_json(results, others, found, about), indent=2) + "\n")
+    if omitted := [name for name in available if name not in selected]:
+        console.print(f"not measured: {', '.join(omitted)}; measure them with --only NAME, or everything with --all")
     console.print(f"all results: {options.json}")
     if options.write:
         tables.write_page(options.write, tables.as_markdown(results, found, about), about)

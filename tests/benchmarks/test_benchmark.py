@@ -9,6 +9,8 @@ import pytest
 from benchmarks.contenders import Task
 from benchmarks.main import main
 from benchmarks.session import ContenderProcess, Session
+from benchmarks.step_work import Peak, StepWork
+from benchmarks.tables import WorkloadResult
 from benchmarks.workloads import WORKLOADS
 
 
@@ -46,6 +48,27 @@ def test_the_module_is_a_command(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         runpy.run_module("benchmarks.main", run_name="__main__")
     assert "--only WORK" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "measured", "omitted"),
+    [
+        (["--all"], {"mnist_64", "startup", "sweep", "frameworks"}, None),
+        (["--only", "sweep"], {"sweep"}, "not measured: mnist_256, mnist_64,"),
+        ([], {"mnist_64", "startup"}, "not measured: sweep,"),
+    ],
+)
+def test_what_is_not_measured_is_named(arguments, measured, omitted, tmp_path, monkeypatch, capsys):
+    seen = set()
+    module = sys.modules["benchmarks.main"]
+    result = WorkloadResult(WORKLOADS[0], {}, False, StepWork(1.0, 1.0), Peak(1.0, "float32", 1))
+    monkeypatch.setattr(module, "measure", lambda _, workload: seen.add(workload.name) or result)
+    monkeypatch.setattr(module, "_extras", lambda _, selected: seen.update(selected) or ({}, []))
+    assert module.main([*arguments, "--json", str(tmp_path / "figures.json")]) == 0
+    assert measured <= seen
+    printed = " ".join(capsys.readouterr().out.split())
+    assert omitted is None or omitted in printed
+    assert ("measure them with --only NAME" in printed) == (omitted is not None)
 
 
 def test_a_session_needs_no_real_images(tmp_path):
