@@ -63,6 +63,21 @@ def test_an_unknown_key_gets_the_override_to_type(typed: str, right: str) -> Non
     assert "\n" not in line
 
 
+@pytest.mark.parametrize(
+    ("chosen", "typed"),
+    [
+        ("augmentation=mixup_cutmix", "augmentation.erasing=1"),
+        ("augmentation=flip", "augmentation.saturation=0.5"),
+        ("model=resnet18_full", "model.head_units=64"),
+        ("optimizer=adamw", "optimizer.amsgrad=true"),
+        ("scheduler=cosine", "scheduler.T_max=[10, 20]"),
+    ],
+)
+def test_a_parameter_that_the_file_of_a_class_omits_is_added_with_a_plus(chosen: str, typed: str) -> None:
+    section, plus = typed.split(".")[0], shlex.quote(f"+{typed}")
+    assert suggest([chosen, typed]) == f"{typed} is not known: {plus} adds it, if the class of {section} takes it"
+
+
 @pytest.mark.slow
 def test_unknown_options_and_keys_of_chosen_options_get_suggestions() -> None:
     assert suggest(["model=mlp,cnn_gpa"]) == "model=cnn_gpa is not known: did you mean model=cnn_gap?"

@@ -59,6 +59,19 @@ def datamodule_of(tmp_path, source_=None, **options):
     return image_data(source() if source_ is None else source_, data_dir=str(tmp_path), **options)
 
 
+@pytest.mark.parametrize(
+    ("splits", "options", "key"),
+    [
+        ({"train": arrays(3)}, {}, "test_fraction=0.2"),
+        ({"train": arrays(9)}, {"test_fraction": 0.99}, "val_fraction=0.1"),
+        ({"train": arrays(3), "test": arrays(9, "test")}, {"val_fraction": 0.5}, "val_fraction=0.5"),
+    ],
+)
+def test_too_few_images_to_split_name_the_fraction(splits, options, key, tmp_path):
+    with pytest.raises(UserError, match=rf"datamodule\.{key}: too few images to split, .*3 classes has two \(3 images"):
+        datamodule_of(tmp_path, source(**splits), **options).setup("fit")
+
+
 def test_the_datamodule_works_without_a_trainer(tmp_path):
     datamodule = datamodule_of(tmp_path, batch_size=8)
     datamodule.setup("fit")

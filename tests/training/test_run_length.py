@@ -81,11 +81,40 @@ def test_stages_and_rates_that_are_never_reached_are_named(data_dir: Path, caplo
     plan, data = checked(data_dir, *words)
     network, _ = build.network(plan, data, 10, pretrained=False)
     schedule = build.freeze_schedule(plan, network)
-    warn_unreached(plan, schedule)
+    warn_unreached(plan, data, schedule)
     missing = [stage for stage in network.stages if stage not in schedule.at(2).trainable]
     assert missing
     assert f"ends training before the phase at epoch 4: {', '.join(missing)} never train" in caplog.text
     assert "scheduler.warmup_epochs=3 is not below trainer.max_epochs=3" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "messages"),
+    [
+        (
+            ("trainer.max_steps=7", "model.unfreeze_every=1"),
+            ["trainer.max_steps=7 (5 steps per epoch) ends training before the phase at epoch 2"],
+        ),
+        (
+            ("trainer.max_steps=5", "scheduler=cosine", "scheduler.warmup_epochs=1"),
+            ["scheduler.warmup_epochs=1 is not below trainer.max_steps=5 (5 steps per epoch)"],
+        ),
+        (("trainer.max_steps=6", "scheduler=plateau", "scheduler.warmup_epochs=1"), []),
+        (
+            ("trainer.max_steps=99", "trainer.max_epochs=2", "scheduler=step", "scheduler.warmup_epochs=2.5"),
+            ["scheduler.warmup_epochs=2.5 is not below trainer.max_epochs=2"],
+        ),
+    ],
+)
+def test_a_limit_of_steps_counts_for_what_is_never_reached(
+    data_dir: Path, words: tuple[str, ...], messages: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    plan, data = checked(data_dir, *words)
+    network, _ = build.network(plan, data, 10, pretrained=False)
+    caplog.clear()
+    warn_unreached(plan, data, build.freeze_schedule(plan, network))
+    found = [record.getMessage() for record in caplog.records]
+    assert [text[: len(message)] for text, message in zip(found, messages, strict=True)] == messages
 
 
 def own_schedule(optimizer: Any, *, warmup_epochs: float = 20.0) -> Any:
@@ -94,5 +123,5 @@ def own_schedule(optimizer: Any, *, warmup_epochs: float = 20.0) -> Any:
 
 def test_the_default_warm_up_of_an_own_schedule_is_known(caplog: pytest.LogCaptureFixture) -> None:
     plan = replace(make_plan(compose(["trainer.max_epochs=7"])), schedule=Target(own_schedule, {}))
-    warn_unreached(plan, SimpleNamespace(phases=[]))  # type: ignore[arg-type]
+    warn_unreached(plan, SimpleNamespace(), SimpleNamespace(phases=[]))  # type: ignore[arg-type]
     assert "scheduler.warmup_epochs=20 is not below trainer.max_epochs=7" in caplog.text

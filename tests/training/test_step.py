@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from opsin.data.loader.batch_loader import Batch
+from opsin.errors import UserError
 from opsin.models.network import Network, sequential
 from opsin.training.callbacks import StepCurves, Throughput
 from opsin.training.distillation import Distillation, DistillationWeights
@@ -49,6 +50,24 @@ def test_seeding_queues_no_call_for_an_unused_gpu():
     for key in range(5):
         module.on_train_batch_start(batch(key), 0)
     assert len(torch.cuda._queued_calls) == before
+
+
+@pytest.mark.parametrize(
+    ("layers", "side", "message"),
+    [
+        ((nn.Flatten(), nn.BatchNorm1d(4)), 2, r"single value per channel.* set datamodule\.batch_size=4 or more"),
+        ((nn.MaxPool2d(2), nn.BatchNorm2d(1)), 3, "single value per channel"),
+        ((nn.Flatten(),), 3, "shapes cannot be multiplied"),  # another error is not changed
+    ],
+)
+def test_one_value_per_channel_is_refused_with_the_smallest_batch(layers, side, message):
+    loss = ClassificationLoss([5, 5, 5])
+    head = nn.Sequential(*layers, nn.Flatten(), nn.Linear(4, loss.num_logits))
+    module = Classifier(Network("line", {}, head), loss, num_images={}, optimizer=None, schedule=None)
+    module._trainer = SimpleNamespace(world_size=2)
+    single = Batch(torch.ones(1, 1, side, side), torch.zeros(1, dtype=torch.long), torch.arange(1), 0)
+    with pytest.raises(UserError if "value" in message else RuntimeError, match=message):
+        module.training_step(single, 0)
 
 
 def graded(module: Classifier, sizes: list[int], targets: torch.Tensor) -> torch.Tensor:

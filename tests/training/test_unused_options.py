@@ -114,6 +114,25 @@ def test_options_of_the_optimizer_that_the_schedule_replaces(
     assert unused(caplog, cycled, data, WHOLE, words) == {f"{option} {reason}" for option in expected}
 
 
+@pytest.mark.parametrize(
+    ("schedule", "arguments", "has_effect"),
+    [(CyclicLR, {"base_lr": 0.01}, False), (OneCycleLR, {"max_lr": 0.1}, False), (optim.onecycle, {}, True)],
+)
+def test_rates_of_the_stages_have_no_effect_if_the_schedule_sets_them(
+    schedule: Any,
+    arguments: dict[str, Any],
+    has_effect: bool,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    plan: RunPlan,
+) -> None:
+    changed = replace(plan, schedule=Target(schedule, arguments))
+    words = ("model.backbone_lr_factor=0.1", "model.layer_decay=0.5")
+    reason = f"has no effect: the schedule {schedule.__name__} sets all learning rates"
+    found = unused(caplog, changed, image_data(CARVED, data_dir=str(tmp_path)), WHOLE, words)
+    assert found == (set() if has_effect else {f"{word} {reason}" for word in words})
+
+
 def test_another_network_may_use_the_same_name(tmp_path: Path, caplog: pytest.LogCaptureFixture, plan: RunPlan) -> None:
     deep = replace(plan, model=replace(plan.model, call=cnn_deep, arguments={}))
     data = image_data(CARVED, data_dir=str(tmp_path))

@@ -109,7 +109,7 @@ def train(composed: RunConfig) -> float:
         fault = gradient_fault(options, network, image_shape, unfreezing.never_trained)
         if fault and not point:
             raise UserError(fault)
-        warn_unreached(plan, unfreezing.schedule)
+        warn_unreached(plan, data, unfreezing.schedule)
         warn_unused(plan, data, unfreezing.schedule, composed.origin.overrides)
         if not point:
             warn_seen_images(plan.fine_tuning, plan.distillation, data)

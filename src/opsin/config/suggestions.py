@@ -13,9 +13,11 @@ A key (`optimizer.learning_rate=0.1`) is matched in this order (`_unknown_key`):
 
 1. The translation of its last component, if another framework uses this name (`TRANSLATIONS`).
 2. Up to three keys with the same last component.
-3. The most similar key, from `KEY_CUTOFF` on.
-4. The key with the most similar last component, from `LAST_CUTOFF` on.
-5. Otherwise there is no suggestion.
+3. The same key with a plus sign, if its section builds a class (`_target_`) and has no key with a similar last
+   component, from `LAST_CUTOFF` on: config files do not list every parameter of their class.
+4. The most similar key, from `KEY_CUTOFF` on.
+5. The key with the most similar last component, from `LAST_CUTOFF` on.
+6. Otherwise there is no suggestion.
 """
 
 import shlex
@@ -220,8 +222,11 @@ def _unknown_key(key: str, value: str, known: Sequence[str]) -> str:
     line = f"{key}={value} is not known"
     if translated := translate(key, value):
         return f"{line}: did you mean {shlex.join(translated)}?"
-    last = key.rsplit(".", 1)[-1]
+    section, _, last = key.rpartition(".")
     same = [name for name in known if name.rsplit(".", 1)[-1] == last]
+    siblings = [name.rsplit(".", 1)[-1] for name in known if name.rpartition(".")[0] == section]
+    if "_target_" in siblings and not same and not nearest(last, siblings, cutoff=LAST_CUTOFF):
+        return f"{line}: {shlex.quote(f'+{key}={value}')} adds it, if the class of {section} takes it"
     near = same[:3] or nearest(key, known, cutoff=KEY_CUTOFF) or _nearest_last(last, known)
     return f"{line}: did you mean {' or '.join(shlex.quote(f'{name}={value}') for name in near)}?" if near else line
 

@@ -16,7 +16,7 @@ from opsin.data.types import Indices, Split
 from opsin.errors import UserError
 
 
-def carve(targets: Indices, fraction: float, seed: int) -> tuple[Indices, Indices]:
+def carve(targets: Indices, fraction: float, seed: int, key: str = "fraction") -> tuple[Indices, Indices]:
     """Split a set in two, every class in the same proportion.
 
     The subset that is split off has ``round(fraction * N)`` images (at least one), or fewer if a class would keep no
@@ -27,6 +27,7 @@ def carve(targets: Indices, fraction: float, seed: int) -> tuple[Indices, Indice
         targets: Class indices ``(N,)``.
         fraction: Fraction to split off, above 0 and below 1.
         seed: Seed of the selection, at least 0 and below 2**32.
+        key: The config key of the fraction, for the message.
 
     Returns:
         The rest and the subset that is split off, each sorted; disjoint, and together every index once.
@@ -46,8 +47,8 @@ def carve(targets: Indices, fraction: float, seed: int) -> tuple[Indices, Indice
     quota = np.minimum(quota, counts - 1)
     if not quota.any():
         raise UserError(
-            f"{len(targets)} images of {len(groups)} classes are too few to split off a fraction of {fraction:g}: "
-            "a class needs at least two images."
+            f"{key}={fraction:g}: too few images to split, because none of {len(groups)} classes has two "
+            f"({len(targets)} images in all, without those that were split off before): add images"
         )
     carved = [group[:size] for group, size in zip(groups, quota, strict=True)]
     rest = [group[size:] for group, size in zip(groups, quota, strict=True)]
@@ -175,7 +176,7 @@ def split_train(
     subsets: dict[Split, Subset] = {}
     rest = Subset.whole(train)
     if not has_test:
-        kept, carved = carve(rest.targets, options.test_fraction, options.seed)
+        kept, carved = carve(rest.targets, options.test_fraction, options.seed, "datamodule.test_fraction")
         rest, subsets["test"] = rest.choose(kept, "given"), rest.choose(carved, "carved")
     if options.num_folds is not None:
         if val is not None:
@@ -186,7 +187,7 @@ def split_train(
     elif val is not None:
         subsets["val"] = Subset.whole(val)
     else:
-        kept, carved = carve(rest.targets, options.val_fraction, options.seed)
+        kept, carved = carve(rest.targets, options.val_fraction, options.seed, "datamodule.val_fraction")
         rest, subsets["val"] = rest.choose(kept, "given"), rest.choose(carved, "carved")
     if options.train_fraction < 1:
         rest = rest.choose(subsample(rest.targets, options.train_fraction, options.seed), "given")

@@ -28,6 +28,9 @@ from opsin.training.optim.config_values import apply_config, group_options, leng
 OptimizerFactory = Callable[[nn.Module], Optimizer]
 ScheduleFactory = Callable[[Optimizer, int, int], list[dict[str, Any]]]
 
+ONE_VALUE = "Expected more than 1 value per channel when training"
+"""Beginning of torch's error about a single value per channel, which a normalization layer cannot train on."""
+
 
 class Classifier(L.LightningModule):
     """Train a network to classify images.
@@ -123,8 +126,20 @@ class Classifier(L.LightningModule):
 
         Lightning divides the loss by `accumulate_grad_batches`, also if the step at the end of an epoch has fewer or
         smaller batches. With the weight, accumulated batches have the gradient of one large batch.
+
+        Raises:
+            UserError: A normalization layer gets a single value per channel.
         """
-        loss, self.share = self._step("train", batch), 1.0
+        try:
+            loss, self.share = self._step("train", batch), 1.0
+        except Exception as error:  # torch.compile raises another type of error with the same text
+            if ONE_VALUE not in str(error):
+                raise
+            raise UserError(
+                "a normalization layer of the network gets a single value per channel, from one image with maps of one "
+                f"pixel: set datamodule.batch_size={2 * self.trainer.world_size} or more, or enlarge the images "
+                "(datamodule.image_size)"
+            ) from error
         if (accumulated := self.trainer.accumulate_grad_batches) == 1:
             return loss
         self.share = accumulated * self._share(batch_idx, accumulated)

@@ -42,28 +42,39 @@ def steps_per_epoch(plan: RunPlan, data: ImageDataModule) -> int:
     return math.ceil(batches / plan.trainer.accumulate_grad_batches)
 
 
-def warn_unreached(plan: RunPlan, schedule: FreezeSchedule) -> None:
+def warn_unreached(plan: RunPlan, data: ImageDataModule, schedule: FreezeSchedule) -> None:
     """Log a warning for what the run never reaches: later phases, and the learning rate after a warm-up.
 
     Args:
         plan: The checked config.
+        data: The datamodule after `setup("fit")`, with the batch size of the run.
         schedule: The stages that train, by epoch.
     """
-    epochs = plan.trainer.max_epochs
+    epochs, limit = _length(plan, data)
     missed = [phase for phase in schedule.phases if phase.epoch >= epochs]
     if missed:
-        begun = schedule.at(epochs - 1).trainable
+        begun = schedule.at(math.ceil(epochs) - 1).trainable
         names = [stage for stage in schedule.ever_trained if stage not in begun]
         log.warning(
-            "trainer.max_epochs=%d ends training before the phase at epoch %d%s",
-            epochs,
+            "%s ends training before the phase at epoch %d%s",
+            limit,
             missed[0].epoch,
-            f": {', '.join(names)} never train" if names else "",
+            f": {', '.join(names)} never train{'s' * (len(names) == 1)}" if names else "",
         )
     warmup = {**defaults(plan.schedule.call), **plan.schedule.arguments}.get("warmup_epochs", 0)
     if warmup >= epochs:
         log.warning(
-            "scheduler.warmup_epochs=%g is not below trainer.max_epochs=%d: the learning rate never reaches its value",
-            warmup,
-            epochs,
+            "scheduler.warmup_epochs=%g is not below %s: the learning rate never reaches its value", warmup, limit
         )
+
+
+def _length(plan: RunPlan, data: ImageDataModule) -> tuple[float, str]:
+    """Return the number of epochs of the run, a fraction if `trainer.max_steps` ends it, and the setting that ends it.
+
+    The setting is text for messages.
+    """
+    options = plan.trainer
+    epochs, limit = float(options.max_epochs), f"trainer.max_epochs={options.max_epochs}"
+    if options.max_steps < 0 or (begun := options.max_steps / (steps := steps_per_epoch(plan, data))) >= epochs:
+        return epochs, limit
+    return begun, f"trainer.max_steps={options.max_steps} ({steps} steps per epoch)"

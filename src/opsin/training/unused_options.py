@@ -54,12 +54,14 @@ def _of_model(plan: RunPlan, schedule: FreezeSchedule) -> Iterator[tuple[str, st
     if is_pretrained and plan.model.arguments.get("head") != "dense":
         for option in ("head_units", "head_dropout"):
             yield f"model.{option}", "it needs model.head=dense"
-    if not schedule.ever_trained:
+    target = f"{plan.schedule.call.__module__}.{plan.schedule.name}"
+    set_at_steps = set_by_schedule({**plan.schedule.arguments, "_target_": target})
+    sets_rates = f"the schedule {plan.schedule.name} sets all learning rates" if "lr" in set_at_steps else None
+    if reason := sets_rates or (None if schedule.ever_trained else "only the head trains"):
         for option in ("backbone_lr_factor", "layer_decay"):
-            yield f"model.{option}", "only the head trains"
+            yield f"model.{option}", reason
     if not plan.distillation.logits:
         yield "distillation.temperature", "distillation.logits is 0"
-    target = f"{plan.schedule.call.__module__}.{plan.schedule.name}"
-    for option, reason in set_by_schedule({**plan.schedule.arguments, "_target_": target}).items():
+    for option, reason in set_at_steps.items():
         if option != "momentum" or not plan.optimizer.takes("betas"):  # of the two, schedules set the betas
             yield f"optimizer.{option}", reason

@@ -44,6 +44,15 @@ def test_the_warning_counts_updates_and_not_steps(caplog: pytest.LogCaptureFixtu
     assert "the 500 updates" in said(caplog, 5000, update_every_n_steps=10)
 
 
+@pytest.mark.parametrize(("steps", "every", "decay"), [(20, 100, 0.999), (1, 2, 0.0), (99, 100, 0.5)])
+def test_a_run_of_one_update_gets_a_warning_for_any_decay(
+    steps: int, every: int, decay: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = said(caplog, steps, decay=decay, update_every_n_steps=every)
+    assert f"callbacks.ema.update_every_n_steps={every} is above the {steps} steps of this run" in text
+    assert said(caplog, every, decay=0.0, update_every_n_steps=every) == ""
+
+
 class Line(L.LightningModule):
     """A linear layer with a validation."""
 

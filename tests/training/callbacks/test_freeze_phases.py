@@ -12,6 +12,7 @@ from interruptions import StopAt
 from observers import ChangeInValidation, ChangeTensor, Watch
 from tiny import tiny
 from torch import nn
+from torch.optim import lr_scheduler
 
 from opsin.commands.train import train
 from opsin.config import compose, from_saved
@@ -248,19 +249,26 @@ SCHEDULES = {
     "cosine": (optim.cosine, {"total_steps": 20, "warmup_epochs": 1.0}),
     "onecycle": (optim.onecycle, {"total_steps": 20}),
     "plateau": (optim.plateau, {"monitor": "val/loss", "patience": 0, "warmup_epochs": 3.0}),
+    "CyclicLR": (lr_scheduler.CyclicLR, {"base_lr": [0.01, 0.02], "max_lr": [0.1, 0.3], "step_size_up": 3}),
+    "CosineAnnealingLR": (lr_scheduler.CosineAnnealingLR, {"T_max": 20, "eta_min": 0.01}),
+    "CosineAnnealingWarmRestarts": (lr_scheduler.CosineAnnealingWarmRestarts, {"T_0": 5, "eta_min": 0.01}),
+    "MultiStepLR": (lr_scheduler.MultiStepLR, {"milestones": [3, 9]}),
+    "PolynomialLR": (lr_scheduler.PolynomialLR, {"total_iters": 30}),
 }
 
 
 def rates(name: str, factors: dict[int, float]) -> list[tuple[float, ...]]:
     """The rates of 20 steps, with factors that begin at some of them, through checkpoints at every step."""
     schedule, options = SCHEDULES[name]
-    if name != "onecycle":
+    of_torch = isinstance(schedule, type)
+    if name != "onecycle" and not of_torch:
         options = {**options, "steps_per_epoch": 4}
 
     def fresh() -> tuple[torch.optim.Optimizer, list[Any]]:
         groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": rate} for rate in (0.5, 0.05)]
-        optimizer = torch.optim.SGD(groups, lr=0.5)
-        return optimizer, [config["scheduler"] for config in schedule(optimizer, **options)]
+        optimizer = torch.optim.SGD(groups, lr=0.5, momentum=0.9)
+        built = schedule(optimizer, **options)
+        return optimizer, [built] if of_torch else [config["scheduler"] for config in built]
 
     optimizer, schedulers = fresh()
     found, factor = [], 1.0

@@ -88,11 +88,19 @@ class EMA(WeightAveraging):
             self._trained = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Warn if the run is too short for the decay, and suggest a suitable one."""
+        """Warn if the run is too short for the decay or for the interval of the updates."""
         self._begun = self._average_model is not None and bool(self._average_model.n_averaged)  # a resumed run
         steps = trainer.estimated_stepping_batches
-        updates = int(steps / self.update_every_n_steps) if steps != float("inf") else 0
-        if trainer.is_global_zero and updates and (share := self.decay**updates) > INITIAL_SHARE:
+        updates = int(steps / self.update_every_n_steps) if steps != float("inf") else None
+        if not trainer.is_global_zero or updates is None:
+            return
+        if updates == 0:
+            log.warning(
+                "callbacks.ema.update_every_n_steps=%d is above the %d steps of this run: the average is the weights "
+                "after the first step. Lower it",
+                *(self.update_every_n_steps, steps),
+            )
+        elif (share := self.decay**updates) > INITIAL_SHARE:
             log.warning(
                 "callbacks.ema.decay=%g is too large for the %d updates of this run: the weights of the first step "
                 "still make up %.0f%% of the average at its end. A suitable value is callbacks.ema.decay=%.4g",

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 RATES = ("lr", *SCHEDULE_RATES)
 """Keys of a parameter group that hold learning rates, those of schedules included."""
 
+SCHEDULER_RATES = ("base_lrs", "max_lrs", "eta_min")
+"""Attributes of torch's schedules that hold learning rates: one of each group, or one of all groups."""
+
 
 class FreezingCallback(L.Callback):
     """Freeze and unfreeze stages by epoch, and check that frozen stages do not change.
@@ -161,7 +164,8 @@ def scale_rates(optimizer: Optimizer, schedulers: Iterable[Any], factor: float) 
     """Set each learning rate to `factor` times its value without a factor.
 
     Each parameter group stores the current factor as `phase_factor`, which checkpoints keep; a repeated call has no
-    effect. The base rates of schedules (`base_lrs`) are scaled too, so that schedules continue unchanged.
+    effect. The rates that schedules store are scaled too, so that schedules continue unchanged. The lowest rate of
+    `plateau` (`min_lr`) is not scaled.
     """
     ratios = [factor / group.get("phase_factor", 1.0) for group in optimizer.param_groups]
     for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
@@ -169,8 +173,12 @@ def scale_rates(optimizer: Optimizer, schedulers: Iterable[Any], factor: float) 
             group |= {key: group[key] * ratio for key in RATES if key in group}
         group["phase_factor"] = factor
     for scheduler in schedulers:
-        if scheduler.optimizer is optimizer and hasattr(scheduler, "base_lrs"):
-            scheduler.base_lrs = [rate * ratio for rate, ratio in zip(scheduler.base_lrs, ratios, strict=True)]
+        for name in SCHEDULER_RATES if scheduler.optimizer is optimizer else ():
+            value = getattr(scheduler, name, None)
+            if isinstance(value, list):
+                setattr(scheduler, name, [rate * ratio for rate, ratio in zip(value, ratios, strict=True)])
+            elif value is not None:
+                setattr(scheduler, name, value * ratios[0])
 
 
 def wrap_again(trainer: L.Trainer) -> None:
