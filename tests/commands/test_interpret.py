@@ -5,6 +5,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from opsin.commands.interpret.error_analysis import _table
 from opsin.commands.interpret.features import _filter_name
 from opsin.commands.interpret.interpretation import interpret
 from opsin.commands.interpret.model_and_images import open_model_and_images
+from opsin.commands.interpret.suspect_labels import _sample
 from opsin.commands.train import train
 from opsin.config import compose
 from opsin.errors import UserError
@@ -235,6 +237,14 @@ def test_wrong_labels_of_training_images_are_found(mislabeled: tuple[str, set[st
         for line in lines
     )
     assert any(line.startswith("A suspicious label is not necessarily wrong") and "memorized" in line for line in lines)
+
+
+@pytest.mark.parametrize(("most", "count"), [(2, 2), (5_000, 3)])
+def test_labels_of_too_few_training_images_are_not_checked(most: int, count: int) -> None:
+    train = MagicMock(targets=np.array([0, 1, 1]))
+    train.__len__.return_value = 3
+    with pytest.raises(UserError, match=f"^{count} of 3 images do not contain two classes with 5 images each"):
+        _sample(train, most)
 
 
 @pytest.mark.slow

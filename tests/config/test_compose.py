@@ -645,3 +645,23 @@ def test_the_message_of_a_deletion_with_another_value_is_short(override: str) ->
     with pytest.raises(UserError) as raised:
         compose([override])
     assert len(str(raised.value)) < 300
+
+
+def test_several_options_of_a_group_are_recorded_and_their_files_are_named(folder: Path) -> None:
+    defaults = "defaults:\n  - override /logger: [csv, tensorboard]\n  - _self_\n"
+    (folder / "experiment" / "lists.yaml").write_text(f"# @package _global_\n{defaults}")
+    source = ConfigSource.of([str(folder)])
+    typed = ["callbacks=[default,ema]", "model=[mlp]", "datamodule=[digits]", "experiment=[mine,lists]"]
+    origin = compose(typed, source=source).origin
+    assert {group: origin.choices[group] for group in ("callbacks", "model", "datamodule", "experiment", "logger")} == {
+        "callbacks": "[default,ema]",
+        "model": "[mlp]",
+        "datamodule": "[digits]",
+        "experiment": "[mine,lists]",
+        "logger": "[csv,tensorboard]",
+    }
+    places = ("optimizer.lr", "callbacks.ema.decay", "callbacks.early_stopping.patience", "model.hidden")
+    files = ("mine", "callbacks/ema", "callbacks/default", "model/mlp")
+    for place, file in zip(places, files, strict=True):
+        assert f"{file}.yaml" in origin.of(place)
+    assert "callbacks" not in compose(["~callbacks"]).origin.choices

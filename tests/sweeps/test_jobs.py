@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -163,6 +164,18 @@ def test_a_typed_test_and_report_hold_for_every_run(tmp_path: Path) -> None:
     row = TrialRow(0, "", "", "", "complete", (0.5,), "", run, run.read_result(), typed)
     assert not jobs.tests(row)
     assert "report=false" in jobs.test_job(row, Sweep()).overrides
+
+
+def test_a_deleted_key_has_its_default(tmp_path: Path) -> None:
+    space = read_space(["seed=1,2", "~trainer.devices", "~trainer.limit_test_batches", "~report"], {})
+    jobs, trials = Jobs(space), Mock(spec=Trials)
+    typed = space.overrides({"seed": "1"})
+    job = jobs.make_job(Trial(0, {}, typed, "run"), tmp_path, Sweep(), "val/loss", trials, 1)
+    assert job.devices == 1
+    job.run.config.write_text("trainer: {max_epochs: 1}")
+    row = TrialRow(0, "", "", "", "complete", (0.5,), "", job.run, job.run.read_result(), typed)
+    assert jobs.tests(row)
+    assert "report=true" in jobs.test_job(row, Sweep()).overrides
 
 
 @cache

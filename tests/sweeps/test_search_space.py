@@ -54,6 +54,15 @@ def test_overrides_replace_keys_of_a_sweep_file() -> None:
         ("optimizer.lr=interval(1,0)", "the lower number comes first"),
         ("optimizer.lr=tag(log,interval(0,1))", "must begin above 0"),
         ("model=a,(", "cannot be read"),
+        ("optimizer.lr=interval(0,inf)", "too wide"),
+        ("optimizer.lr=int(interval(-1e308,1e308))", "too wide"),
+        ("seed=range(1,10,0)", "its step must not be 0"),
+        ("seed=shuffle(range(1,10,0))", "its step must not be 0"),
+        ("optimizer.lr=range(0.1,1,0)", "its step must not be 0"),
+        ("optimizer.lr=range(0,nan)", "must be numbers"),
+        ("optimizer.lr=range(0,inf)", "lists more than 100,000 values"),
+        ("seed=range(0)", "the range is empty"),
+        ("optimizer.lr=range(0.5,0.1)", "the range is empty"),
     ],
 )
 def test_an_invalid_override_is_named(override: str, message: str) -> None:

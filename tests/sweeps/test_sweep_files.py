@@ -214,6 +214,34 @@ def test_a_shuffled_list_keeps_its_order_when_the_sweep_is_resumed(
     assert sorted(begun[0].lists["seed"]) == [str(seed) for seed in range(9)]
 
 
+@pytest.mark.parametrize("key", ["output_dir", "hydra.sweep.dir", "experiment"])
+def test_a_sweep_is_in_the_home_folder_of_the_user(in_tmp: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    begun: list[Path] = []
+
+    def trials(folder: Path, *_: Any) -> None:
+        begun.append(folder)
+        raise UserError("no run is started")
+
+    monkeypatch.setattr("opsin.sweeps.sweep.Trials", trials)
+    monkeypatch.setenv("HOME", str(in_tmp / "home"))
+    source = with_experiment(in_tmp / "configs", "output_dir: ~/mine")
+    with pytest.raises(UserError, match="no run is started"):
+        sweep(["seed=1,2", "experiment=mine" if key == "experiment" else f'{key}="~/mine"'], source)
+    assert begun[0].is_relative_to(in_tmp / "home" / "mine")
+    assert not (in_tmp / "~").exists()
+
+
+def test_a_folder_of_sweeps_that_refers_to_nothing_is_refused(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ABSENT", raising=False)
+    for reference, message in (
+        ("x.y", "cannot be resolved: .*x.y"),
+        ("oc.env:ABSENT", r"ABSENT \(for hydra.sweep.dir"),
+    ):
+        with pytest.raises(UserError, match=message):
+            sweep(["seed=1,2", f'hydra.sweep.dir="${{{reference}}}/sweeps"'])
+    assert not [*in_tmp.iterdir()]
+
+
 def test_a_callback_that_is_a_reference_is_left_to_the_runs() -> None:
     _import_callbacks(OmegaConf.create({"callbacks": {"one": "${callbacks.two}", "two": {}, "three": None}}))
 

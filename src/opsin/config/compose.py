@@ -27,7 +27,7 @@ from opsin.config.hydra_keys import (
     refuse_typed_without_effect,
     refuse_variables_in_files,
 )
-from opsin.config.hydra_session import load
+from opsin.config.hydra_session import listed_options, load
 from opsin.config.overrides import check_overrides, find_value, key_of, task_overrides
 from opsin.config.path_values import resolve_paths
 from opsin.config.reference_limits import limited_references
@@ -212,8 +212,10 @@ def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> Ru
         raise unresolvable(error) from None
     source = source.extended(composed.hydra.searchpath)
     for group in config_options(source):
-        if group not in choices and OmegaConf.is_dict(config.get(group)):  # Hydra records no list of options
-            choices[group] = f"[{','.join(map(str, config[group]))}]"
+        if group not in composed.hydra.runtime.choices:  # deleted, or a list of options, which can be empty
+            options = listed_options(group, overrides, source)
+            if options or OmegaConf.is_dict(config.get(group)):
+                choices[group] = f"[{','.join(options)}]"
     origin = ConfigOrigin(source, choices, task_overrides(composed.hydra), source.folders, variables)
     tree = plain(config)
     _refuse_missing_sections(tree, source)

@@ -86,6 +86,26 @@ def load(overrides: Sequence[str], source: ConfigSource | None = None) -> DictCo
     return config
 
 
+def listed_options(group: str, overrides: Sequence[str], source: ConfigSource) -> list[str]:
+    """Return the options of a group that a list chooses, such as `callbacks=[default,ema]`; Hydra does not record them.
+
+    Args:
+        group: The config group.
+        overrides: Overrides that Hydra has composed.
+        source: Search path and primary config.
+    """
+    from hydra.types import RunMode
+
+    loader = hydra_session(source).config_loader
+    found = loader.compute_defaults_list(source.config_name, list(overrides), RunMode.RUN).defaults
+    inside = f"{group}/"  # files of the group that another one includes are no choice
+    return [
+        path.removeprefix(inside)
+        for entry in found
+        if (path := entry.config_path or "").startswith(inside) and not (entry.parent or "").startswith(inside)
+    ]
+
+
 def override_parser(source: ConfigSource) -> Any:
     """Return Hydra's parser of overrides; it knows the options of the groups, which `model=glob(*)` needs."""
     from hydra.core.override_parser.overrides_parser import OverridesParser

@@ -82,12 +82,10 @@ class ConfigOrigin:
     def _files(self, path: str) -> Iterator[tuple[str, list[str]]]:
         """Yield the files that may set a key, the last one composed first, and the keys within each."""
         keys = path.split(".")
-        for group in ("debug", "experiment"):
-            if option := self.choices.get(group):
-                yield f"{group}/{option}.yaml", keys
-        for option in reversed((self.choices.get(keys[0]) or "").strip("[]").split(",")):
-            if option:
-                yield f"{keys[0]}/{option}.yaml", keys[1:]
+        for group in ("debug", "experiment", keys[0]):
+            for option in reversed((self.choices.get(group) or "").strip("[]").split(",")):
+                if option:
+                    yield f"{group}/{option}.yaml", keys[1:] if group == keys[0] else keys
         yield f"{self.source.config_name}.yaml", keys
 
 

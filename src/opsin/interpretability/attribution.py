@@ -103,7 +103,7 @@ def channel_maps(
         UserError: The stage does not exist or has no maps.
     """
     with eval_context(network) as model:
-        images, targets = as_input(model, image[None]), as_targets(model, torch.tensor([target]))
+        images, targets = as_input(model, image[None]), as_targets(model, torch.tensor([target]), 1)
         maps, gradients = _maps_and_gradients(model, images, targets, resolve_stage(model, images, stage))
         weights = gradients[0].mean((1, 2)).float().cpu()
         heaviest = weights.argsort(descending=True, stable=True)[:top].tolist()
@@ -267,10 +267,11 @@ def _in_blocks(
 ) -> Tensor:
     size = (images.shape[2], images.shape[3])
     with eval_context(network) as model:
+        classes = as_targets(model, targets, len(images))
         heats = [torch.zeros(0, *size)]
         for start in range(0, len(images), block):
             some = slice(start, start + block)
-            heat = of(model, as_input(model, images[some]), as_targets(model, targets[some]))
+            heat = of(model, as_input(model, images[some]), classes[some])
             heats.append(_unit(heat.float().cpu(), size, full))
         return torch.cat(heats)
 

@@ -55,8 +55,19 @@ def as_input(network: nn.Module, images: Tensor) -> Tensor:
     return images.detach().to(parameter.device, parameter.dtype).clone()
 
 
-def as_targets(network: nn.Module, targets: Tensor) -> Tensor:
-    """Return class indices `(N,)`, int64, on the device of the network."""
+def as_targets(network: nn.Module, targets: Tensor, count: int) -> Tensor:
+    """Return class indices `(N,)`, int64, on the device of the network.
+
+    Args:
+        network: The network.
+        targets: The class indices.
+        count: Number of images N.
+
+    Raises:
+        UserError: There is not one class per image, or one is negative, which would count from the last class.
+    """
+    if tuple(targets.shape) != (count,) or (targets < 0).any():
+        raise UserError(f"targets must be the index of a class for each of {count} images, from 0 on, not {targets}")
     return targets.detach().to(next(network.parameters()).device, torch.int64).clone()
 
 

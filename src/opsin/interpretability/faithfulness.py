@@ -130,14 +130,14 @@ def faithfulness(
         block: Images per batch.
 
     Raises:
-        UserError: The maps and the images differ in size.
+        UserError: The maps and the images differ in size, or there is not one class per image.
     """
     shape = (len(images), *images.shape[2:])
     if tuple(heat.shape) != shape:
         raise UserError(f"maps of shape {tuple(heat.shape)} do not fit images of shape {tuple(images.shape)}")
     draws = torch.Generator().manual_seed(seed)
     with eval_context(network) as model, torch.no_grad():
-        classes, fractions = as_targets(model, targets), torch.linspace(0, 1, steps + 1)
+        classes, fractions = as_targets(model, targets, len(images)), torch.linspace(0, 1, steps + 1)
         deletion, insertion = torch.zeros(len(images), steps + 1), torch.zeros(len(images), steps + 1)
         for i, (image, marks) in enumerate(zip(images, heat, strict=True)):
             sharp = as_input(model, image)

@@ -90,11 +90,11 @@ class Jobs:
     def tests(self, row: TrialRow) -> bool:
         """Return whether a run of the best recipe is tested: `test` is no override, and not false in a config file."""
         config = self._config(row.typed)
-        return not self._space.sets("test") and bool(config.test) and config.trainer.limit_test_batches != 0
+        return not self._space.sets("test") and bool(config.test) and config.trainer.get("limit_test_batches") != 0
 
     def test_job(self, row: TrialRow, settings: Sweep) -> Job:
         """Return the job that reads the test images for a finished run and, unless `report` is false, reports it."""
-        report = override("report", self._config(row.typed).report)
+        report = override("report", self._config(row.typed).get("report", True))
         overrides = [override("resume", row.run.path), "test=true", report, *of_a_process(row.typed)]
         return _job(row.number, overrides, row.run, OmegaConf.load(row.run.config), settings)
 
@@ -110,7 +110,7 @@ class Jobs:
 
 def _job(number: int, overrides: Sequence[str], run: RunDirectory, config: Any, settings: Sweep) -> Job:
     """Return the job of a run with a config."""
-    return Job(number, tuple(overrides), run, _count(config.trainer.devices), _secrets(config, settings))
+    return Job(number, tuple(overrides), run, _count(config.trainer.get("devices", 1)), _secrets(config, settings))
 
 
 def _secrets(config: Any, settings: Sweep) -> tuple[str, ...]:

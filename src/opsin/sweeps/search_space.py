@@ -1,6 +1,7 @@
 """Search space of a sweep: lists and ranges, read from overrides and from the `space` of a sweep file."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,10 @@ from opsin.runs.quoting import quote
 
 Value = str | int | float | bool | None
 """Value of a key in one run."""
+
+
+MAX_LISTED = 100_000
+"""Maximum number of listed values of a key: `range(0,inf)` never ends."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,7 @@ def read_space(overrides: Sequence[str], space: Mapping[str, Any], source: Confi
         source: Search path and primary config; None for those of Opsin.
 
     Raises:
-        UserError: An override cannot be read, or a range is empty.
+        UserError: An override cannot be read, a list or a range is empty, or one has no finite number of values.
     """
     source = source or ConfigSource()
     options = config_options(source)
@@ -164,13 +169,36 @@ def read_space(overrides: Sequence[str], space: Mapping[str, Any], source: Confi
         elif number < last[key_of(override)]:
             continue
         elif parsed.is_discrete_sweep():
-            values = tuple(dict.fromkeys(parsed.sweep_string_iterator()))
-            if not values:
-                raise UserError(_nothing_matches(override, options))
-            dimensions.append(Listed(key, values))
+            dimensions.append(Listed(key, _values(override, parsed, options)))
         else:
             dimensions.append(_ranged(key, parsed.value()))
     return Space(tuple(fixed), tuple(dimensions))
+
+
+def _values(override: str, parsed: Any, options: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return the values that an override of a sweep lists, each once.
+
+    Args:
+        override: The override.
+        parsed: The same, as Hydra reads it.
+        options: Names of the options in each config group.
+
+    Raises:
+        UserError: It lists no values, or too many.
+    """
+    from hydra.errors import HydraException
+
+    try:
+        values = tuple(dict.fromkeys(itertools.islice(parsed.sweep_string_iterator(), MAX_LISTED + 1)))
+    except (HydraException, ValueError, ArithmeticError):  # Hydra reads a range when its values are taken
+        raise UserError(f"{override}: the ends of a range must be numbers, and its step must not be 0") from None
+    if len(values) > MAX_LISTED:
+        raise UserError(f"{override} lists more than {MAX_LISTED:,} values")
+    if not values and parsed.is_range_sweep():
+        raise UserError(f"{override}: the range is empty, because a range does not include its end")
+    if not values:
+        raise UserError(_nothing_matches(override, options))
+    return values
 
 
 def _nothing_matches(override: str, options: Mapping[str, Sequence[str]]) -> str:
@@ -202,11 +230,13 @@ def _ranged(key: str, interval: Any) -> Ranged:
     """Return the range of an interval of Hydra.
 
     Raises:
-        UserError: The interval is empty, or is logarithmic and does not begin above 0.
+        UserError: The interval is empty or not finite, or is logarithmic and does not begin above 0.
     """
     low, high = interval.start, interval.end
     if not low < high:
         raise UserError(f"{key}: interval({low},{high}) is empty; the lower number comes first")
+    if not math.isfinite(float(high) - float(low)):
+        raise UserError(f"{key}: interval({low},{high}) is too wide: its ends must be finite numbers")
     if "log" in interval.tags and low <= 0:
         raise UserError(f"{key}: a logarithmic interval must begin above 0, not at {low}")
     whole = isinstance(low, int) and isinstance(high, int)

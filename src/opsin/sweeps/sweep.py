@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from opsin.config import CommandLine, ConfigOrigin, ConfigSource, RunConfig, compose_raw, is_of_a_sweep, show
 from opsin.config.compose import compose_trial
 from opsin.config.hydra_keys import refuse_run_directory
 from opsin.config.overrides import check_overrides, key_of
-from opsin.config.run_config import plain
+from opsin.config.run_config import plain, unresolvable
 from opsin.config.secrets import refuse_launcher_secrets, refuse_literal_secrets, refuse_missing_secrets
 from opsin.config.suggestions import config_options
 from opsin.config.target_lookup import Constructors, Target
@@ -24,6 +25,7 @@ from opsin.config.validation import SectionSchema, check
 from opsin.errors import Interrupted, UserError
 from opsin.runs.disk_lock import DiskLock
 from opsin.runs.flat_keys import flat
+from opsin.runs.home import expand_home
 from opsin.runs.quoting import opsin_command, printed_command
 from opsin.sweeps import best_run, table
 from opsin.sweeps.jobs import Jobs
@@ -78,7 +80,7 @@ def sweep(
     check = check_process(load_check, start) if load_check else contextlib.nullcontext(None)
     _refuse_settings_of_runs(_checked_runs(space, of_sweep, source, check), alone)
     jobs = Jobs(space, source, of_sweep)
-    refuse_missing_secrets([OmegaConf.to_container(jobs.typical, resolve=False), settings.storage])
+    refuse_missing_secrets({**_without_overrides(jobs.typical), "sweep.storage": settings.storage})
     metric: str = jobs.typical.monitor.metric
     objectives: list[str] = [*settings.objectives] if settings.objectives else [metric]
     _import_callbacks(jobs.typical)
@@ -86,8 +88,9 @@ def sweep(
     check_objectives(objectives, key, settings.pruner, jobs.typical.trainer)
     if settings.storage:
         open_storage(settings.storage)  # a wrong one is refused before the sweep has a directory
-    sweeps = Path(jobs.typical.hydra.sweep.dir)
-    folder = sweep_directory(sweeps, option, settings, of_runs, objectives, space.lists, source)
+    folder = sweep_directory(
+        _folder_of_sweeps(jobs.typical), option, settings, of_runs, objectives, space.lists, source
+    )
     begun = space.ordered(recorded_values(folder) or {})
     if begun != space:  # a list such as shuffle(range(9)) has another order now
         space, jobs = begun, Jobs(begun, source, of_sweep)
@@ -159,6 +162,24 @@ def _divide(overrides: Sequence[str], source: ConfigSource) -> tuple[list[str], 
     refuse_run_directory(checked)
     of_sweep = [override for override in checked if is_of_a_sweep(override)]
     return of_sweep, [override for override in checked if not is_of_a_sweep(override)]
+
+
+def _without_overrides(config: DictConfig) -> dict[str, Any]:
+    """Return the keys of a config with their references, without Hydra's copy of the overrides."""
+    tree: Any = OmegaConf.to_container(config, resolve=False)
+    return {**tree, "hydra": {key: value for key, value in tree["hydra"].items() if key != "overrides"}}
+
+
+def _folder_of_sweeps(config: DictConfig) -> Path:
+    """Return `hydra.sweep.dir`, by default a folder in `output_dir`.
+
+    Raises:
+        UserError: It refers to something that does not exist.
+    """
+    try:
+        return Path(expand_home(str(config.hydra.sweep.dir)))
+    except OmegaConfBaseException as error:
+        raise unresolvable(error) from None
 
 
 def _import_callbacks(config: DictConfig) -> None:

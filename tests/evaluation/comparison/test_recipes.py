@@ -104,3 +104,9 @@ def test_a_seed_without_the_metric_does_not_remove_its_recipe_from_the_ranking(t
     assert [(record.run.path.name, reason) for record, reason in board.ignored()] == [
         ("1", "it has no test/acc, and other runs of its recipe have it")
     ]
+
+
+def test_a_key_that_begins_like_a_neutral_one_counts() -> None:
+    own = {"datamodule.path_pattern": 1, "datamodule.download_year": 2, "trainer.profiler_steps": 3, "tests": 4}
+    neutral = {"datamodule.path": 1, "trainer.profiler": 2, "trainer.profiler.steps": 3, "logger.x.y": 4, "test": True}
+    assert recipe_values({**own, **neutral}) == own

@@ -112,7 +112,9 @@ def _sample(train: Subset, most: int) -> np.ndarray[tuple[int], np.dtype[np.int6
     counts = np.bincount(targets[kept], minlength=int(targets.max()) + 1)
     kept = kept[counts[targets[kept]] >= FOLDS]
     if len(np.unique(targets[kept])) < 2:
-        raise UserError(f"{most:,} of {len(train):,} images do not contain two classes with {FOLDS} images each")
+        raise UserError(
+            f"{min(most, len(train)):,} of {len(train):,} images do not contain two classes with {FOLDS} images each"
+        )
     return kept
 
 

@@ -22,6 +22,7 @@ Of several runs with the same values of `REPEATS`, only the newest that has the 
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from opsin.runs import neutral_keys
@@ -33,13 +34,13 @@ if TYPE_CHECKING:
 REPEATS = ("seed", "datamodule.fold")
 """Keys that distinguish the repetitions of a recipe."""
 
-_NOT_RECIPE = (
-    *(f"{name}." for name in neutral_keys.SECTIONS),
+_NOT_RECIPE = {
+    *neutral_keys.SECTIONS,
     *neutral_keys.TOP_LEVEL,
     *(f"datamodule.{name}" for name in neutral_keys.DATAMODULE),
     *(f"trainer.{name}" for name in neutral_keys.TRAINER),
-)
-"""Beginnings of the keys that define no recipe. The dataset counts by its content, not by its path."""
+}
+"""Keys that define no recipe, with all keys below them. The dataset counts by its content, not by its path."""
 
 
 def recipe_values(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,4 +95,4 @@ def _is_recipe_key(key: str, values: Mapping[str, Any]) -> bool:
         reports = target.startswith("opsin.") and not (selects or target.endswith(neutral_keys.TRAINING_CALLBACKS))
         is_monitor = target.startswith("lightning.") and target.endswith("Monitor")
         return not (reports or is_monitor)
-    return not key.startswith(_NOT_RECIPE)
+    return _NOT_RECIPE.isdisjoint(accumulate(key.split("."), "{}.{}".format))
