@@ -171,6 +171,28 @@ def test_named_targets_may_be_null() -> None:
     assert fields == {"parts": {"one": Target(call, {"way": "b"})}}
 
 
+@pytest.mark.parametrize(
+    ("word", "hinted"),
+    [
+        ("optimizer.lr=${oc.env:RATE}", True),
+        ("optimizer.lr='1e-3'", True),
+        ("trainer.max_epochs='3'", True),
+        ("report='False'", True),
+        ("trainer.max_epochs='3.5'", False),
+        ("report='yes'", False),
+        ("optimizer.lr=fast", False),
+    ],
+)
+def test_text_that_reads_as_a_number_gets_a_hint(word: str, hinted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATE", "0.05")
+    assert ("${oc.decode:${oc.env:NAME}}" in refusal(word)) == hinted
+
+
+def test_a_decoded_variable_of_the_environment_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATE", "0.05")
+    assert make_plan(compose(['optimizer.lr="${oc.decode:${oc.env:RATE}}"'])).groups.lr == 0.05
+
+
 def folder_of_configs(tmp_path: Path, **files: str) -> str:
     for name, text in files.items():
         file = tmp_path / "configs" / f"{name.replace('__', '/')}.yaml"

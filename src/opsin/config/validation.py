@@ -195,7 +195,7 @@ class _Checker:
             is_single = (
                 problem["type"] == "list_type" and len(problem["loc"]) == 1 and isinstance(value, str | int | float)
             )
-            hint = f": write {place}{inside}=[{value}]" if is_single else ""
+            hint = f": write {place}{inside}=[{value}]" if is_single else _text_hint(problem["type"], value)
             self._add(place, f"{place}{inside} {reason}, not {value!r}{hint}")
 
     def refuse_unknown(self, keys: set[str]) -> None:
@@ -298,6 +298,24 @@ def _alternatives_joined(problems: Sequence[Any], values: Mapping[str, Any]) -> 
         if (alternative := message.removeprefix(EXPECTATION)) not in first["msg"]:
             joined[key, str(place)] = first | {"msg": f"{first['msg']} or {alternative}"}
     return list(joined.values())
+
+
+def _text_hint(problem: str, value: Any) -> str:
+    """Return the way out for text that reads as a number or a boolean, such as the value of an environment variable."""
+    reads: dict[str, Callable[[str], Any]] = {"int_type": int, "float_type": float, "bool_type": _boolean}
+    if problem not in reads or not isinstance(value, str):
+        return ""
+    try:
+        reads[problem](value)
+    except ValueError:
+        return ""
+    return ': this is text; write it without quotes, or "${oc.decode:${oc.env:NAME}}" for a variable of the environment'
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.lower() == "true"
 
 
 def _is_utf8(value: Any) -> bool:
