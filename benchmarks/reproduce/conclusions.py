@@ -144,6 +144,18 @@ def gap_between(records: Sequence[Record], other: str, others: Sequence[Record])
     return f"Its gap is {'smaller' if difference.high < 0 else 'larger'} than that of `{other}`: {size}."
 
 
+def divergence(records: Sequence[Record]) -> str:
+    """Return the rise of the training loss if it ends above that of the first epoch with every seed."""
+    losses = [[loss for loss in record.curves["train/loss"] if loss is not None] for record in records]
+    if not all(curve and curve[-1] > curve[0] for curve in losses):
+        return ""
+    first, last, highest = np.mean([(curve[0], curve[-1], max(curve)) for curve in losses], axis=0)
+    return (
+        f"Training diverges: the training loss rises from {first:.3g} in the first epoch to {last:.3g} in the last "
+        f"(highest: {highest:.3g})."
+    )
+
+
 def rises(records: Sequence[Record]) -> list[float]:
     """Return the rise of the validation loss of each seed, from the best epoch of the other seeds to the last epoch."""
     epochs = min(len(record.curves["val/loss"]) for record in records)

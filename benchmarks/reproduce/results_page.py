@@ -6,6 +6,7 @@ from statistics import median
 from benchmarks.reproduce.conclusions import (
     against_figure,
     between_rows,
+    divergence,
     gap,
     gap_between,
     mean_accuracy,
@@ -135,6 +136,7 @@ def conclusions(row: Row, records: Records) -> list[str]:
         sentences += [gap_between(found, other, records.get(other, ())) for other in row.against]
     if most := _most_predicted(found):
         sentences.append(most)
+    sentences.append(divergence(found))
     kept = [sentence for sentence in sentences if sentence]
     return kept or ["No figure is stated."]
 

@@ -5,6 +5,7 @@ from made_records import correct_bits, made_record
 from benchmarks.reproduce.conclusions import (
     against_figure,
     between_rows,
+    divergence,
     further_run,
     gap,
     gap_between,
@@ -111,3 +112,12 @@ def test_the_difference_of_a_metric_is_paired_by_seed():
 @pytest.mark.parametrize(("value", "text"), [(0.9725, "97.25 %"), (1.0, "100.00 %"), (np.nan, "nan %")])
 def test_percentages(value, text):
     assert percent(value) == text
+
+
+def test_a_training_loss_that_ends_higher_with_every_seed_is_a_divergence():
+    rising = [made_record("own", seed, [True], curves={"train/loss": [1.0 + seed, 40.0, 5.0]}) for seed in range(2)]
+    falling = made_record("own", 2, [True], curves={"train/loss": [1.0, None, 0.9]})
+    expected = "the training loss rises from 1.5 in the first epoch to 5 in the last (highest: 40)"
+    assert expected in divergence(rising)
+    assert divergence([*rising, falling]) == ""
+    assert divergence([made_record("own", 0, [True], curves={"train/loss": [None]})]) == ""
