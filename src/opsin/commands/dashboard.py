@@ -91,7 +91,7 @@ def _existing(typed: str | None, unknown: Sequence[str] = ()) -> Path:
     Raises:
         UserError: There is no such folder.
     """
-    folder = user_path(typed or OUTPUT_DIR)
+    folder = user_path(OUTPUT_DIR if typed is None else typed)
     if folder.is_dir():
         return folder
     if flag := next((text for text in unknown if text.startswith("-")), None):

@@ -13,7 +13,6 @@ from opsin.config.secrets import refuse_typed_secrets
 from opsin.config.suggestions import suggest
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory, find_runs
-from opsin.runs.home import expand_home
 from opsin.runs.quoting import opsin_command, printed_override
 
 log = logging.getLogger(__name__)
@@ -55,7 +54,7 @@ def resumed_run(place: str, overrides: Sequence[str]) -> RunDirectory:
     Raises:
         UserError: There is no run, or the overrides also ask for another directory.
     """
-    run = RunDirectory.of(expand_home(place))
+    run = RunDirectory.of(place)
     if find_value(overrides, "hydra.run.dir"):
         raise UserError(
             f"{printed_override('resume', run.path)} resumes in that directory: leave out hydra.run.dir and --multirun"

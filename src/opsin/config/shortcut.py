@@ -11,7 +11,7 @@ from opsin.config.project import PROJECT_FILE
 from opsin.config.suggestions import config_options
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
-from opsin.runs.home import expand_home
+from opsin.runs.home import user_path
 from opsin.runs.image_root import suggested_folder
 from opsin.runs.quoting import opsin_command, override, resume_command
 
@@ -59,9 +59,9 @@ def stands_for(folder: str, others: Sequence[str] = ()) -> list[str]:
         others: Overrides of the user. A network, an experiment or a run to resume replaces the whole recipe.
 
     Raises:
-        UserError: There is no such folder, or it is the directory of a run.
+        UserError: The path is empty, there is no such folder, or it is the directory of a run.
     """
-    path = Path(expand_home(folder))
+    path = user_path(folder)
     if not path.is_dir():
         raise UserError(_no_folder(folder, path))
     if RunDirectory(path).config.is_file():

@@ -3,6 +3,11 @@
 import os
 from pathlib import Path
 
+from opsin.errors import UserError
+
+EMPTY = "for example because a variable of the shell is not set"
+"""Reason for an empty path, for messages."""
+
 
 def expand_home(path: str) -> str:
     """Return a path with a leading `~` replaced by the home folder; the one place that does so.
@@ -13,7 +18,13 @@ def expand_home(path: str) -> str:
 
 
 def user_path(path: str | Path) -> Path:
-    """Return a path that a user gives, with `~` expanded; the `type` of options that take a path."""
+    """Return a path that a user gives, with `~` expanded; the `type` of options that take a path.
+
+    Raises:
+        UserError: It is empty text, which would name the working directory.
+    """
+    if not str(path).strip():
+        raise UserError(f"a path is empty, {EMPTY}: name a file or a folder; . is the working directory")
     return Path(expand_home(str(path)))
 
 

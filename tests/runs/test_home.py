@@ -1,0 +1,38 @@
+"""Paths that a user gives: an empty one, such as that of an unset variable, never names the working directory."""
+
+from pathlib import Path
+
+import pytest
+
+import opsin
+from opsin.config import compose
+from opsin.config.shortcut import stands_for
+from opsin.errors import UserError
+from opsin.evaluation.comparison.run_records import collect
+from opsin.inference.image_arguments import find_images
+from opsin.runs.home import real_path, user_path
+
+
+def test_the_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert user_path("~/a") == tmp_path / "a"
+    assert user_path(".") == Path()
+    assert real_path("~") == tmp_path.resolve()
+
+
+@pytest.mark.parametrize("path", ["", " "])
+@pytest.mark.parametrize(
+    "use",
+    [user_path, real_path, stands_for, opsin.load, lambda path: collect([path]), lambda path: find_images([path])],
+)
+def test_an_empty_path_is_refused(use, path: str, in_tmp: Path) -> None:
+    (in_tmp / "class").mkdir()
+    with pytest.raises(UserError, match=r"a path is empty, for example because a variable of the shell is not set"):
+        use(path)
+
+
+@pytest.mark.parametrize("key", ["data_dir", "output_dir", "datamodule.path", "model.weights", "model.teacher"])
+def test_an_empty_path_in_a_config_is_refused(key: str, in_tmp: Path) -> None:
+    recipe = ["datamodule=image_folder", "model=resnet18_full"]
+    with pytest.raises(UserError, match=rf"^{key} is empty, .*: set it to a path, or leave it out"):
+        compose([*recipe, f"++{key}="])
