@@ -1,6 +1,8 @@
 """Paths that a user gives: an empty one, such as that of an unset variable, never names the working directory."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,9 +25,17 @@ def test_the_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 @pytest.mark.parametrize("path", ["", " "])
 @pytest.mark.parametrize(
     "use",
-    [user_path, real_path, stands_for, opsin.load, lambda path: collect([path]), lambda path: find_images([path])],
+    [
+        user_path,
+        real_path,
+        stands_for,
+        opsin.load,
+        opsin.compare,
+        lambda path: collect([path]),
+        lambda path: find_images([path]),
+    ],
 )
-def test_an_empty_path_is_refused(use, path: str, in_tmp: Path) -> None:
+def test_an_empty_path_is_refused(use: Callable[[str], Any], path: str, in_tmp: Path) -> None:
     (in_tmp / "class").mkdir()
     with pytest.raises(UserError, match=r"a path is empty, for example because a variable of the shell is not set"):
         use(path)
@@ -33,6 +43,6 @@ def test_an_empty_path_is_refused(use, path: str, in_tmp: Path) -> None:
 
 @pytest.mark.parametrize("key", ["data_dir", "output_dir", "datamodule.path", "model.weights", "model.teacher"])
 def test_an_empty_path_in_a_config_is_refused(key: str, in_tmp: Path) -> None:
-    recipe = ["datamodule=image_folder", "model=resnet18_full"]
+    recipe = ["datamodule=image_folder", "datamodule.path=photos", "model=resnet18_full"]
     with pytest.raises(UserError, match=rf"^{key} is empty, .*: set it to a path, or leave it out"):
         compose([*recipe, f"++{key}="])

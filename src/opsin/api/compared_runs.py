@@ -128,7 +128,7 @@ def _thumbnails(run: RunDirectory, split: str, positions: "NDArray[np.int64]") -
 
 def _path(run: str | PathLike[str] | HasPath) -> Path:
     if isinstance(run, str | PathLike):
-        return Path(run)
+        return user_path(fspath(run))
     if not hasattr(run, "path"):
         raise UserError(f"{run!r} is not a run: give a run directory, or a result of opsin.train or opsin.load")
     return run.path

@@ -1,7 +1,7 @@
 """`opsin.load`: a trained model that predicts, embeds and explains images of any kind."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -22,6 +22,7 @@ from opsin.interpretability.attribution import Method, attribute
 from opsin.interpretability.eval_context import as_input
 from opsin.interpretability.faithfulness import compare_with_random
 from opsin.models.network import Network
+from opsin.runs.home import user_path
 from opsin.visualization.images import Pixels, overlay_heat, resize_for_display
 
 R = TypeVar("R")
@@ -61,7 +62,7 @@ def load(
         'cat'
     """
     with caller_state():
-        predictor = open_predictor(Path(run), overrides, batch_size, raw=raw, checkpoint=checkpoint)
+        predictor = open_predictor(user_path(fspath(run)), overrides, batch_size, raw=raw, checkpoint=checkpoint)
         return Model(predictor, TorchSettings.current())
 
 

@@ -21,10 +21,10 @@ def resolve_paths(config: DictConfig) -> None:
     """
     for key in (*PATHS, "output_dir"):
         value = OmegaConf.select(config, key, throw_on_missing=False)
+        if isinstance(value, str) and not value.strip():
+            raise UserError(f"{key} is empty, {EMPTY}: set it to a path, or leave it out")
         if not isinstance(value, str) or _is_name(key, value):
             continue
-        if not value.strip():
-            raise UserError(f"{key} is empty, {EMPTY}: set it to a path, or leave it out")
         path = expand_home(value)
         if key == "data_dir" or (key != "output_dir" and Path(path).exists()):
             path = str(real_path(path))
