@@ -136,7 +136,7 @@ def test_a_wrong_name_is_answered_with_the_nearest(name: str, in_tmp: Path) -> N
     assert "resnet18" in message
 
 
-@pytest.mark.parametrize("name", ["cnn_gap", "load_weights", "opsin", ""])
+@pytest.mark.parametrize("name", ["cnn_gap", "load_weights", "opsin"])
 def test_a_name_without_a_trained_model_is_refused_with_valid_names(
     name: str, digits_run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
