@@ -63,12 +63,12 @@ def _slopes(session: Session, name: str, sizes: Sequence[Counts]) -> tuple[dict[
     """Return the slope of each contender of a workload, None for one that could not be measured, and the reasons."""
     original = next(workload for workload in WORKLOADS if workload.name == name)
     if session.quick:
-        original, sizes, session = original.quick(), QUICK_SIZES, replace(session, quick=False)
+        original, sizes = original.quick(), QUICK_SIZES
     seconds: dict[str, list[float]] = {contender: [] for contender in original.contenders}
     images, errors = [], []
     for number, counts in enumerate(sizes):
         workload = replace(original, name=f"{name}_{number}", counts=counts)
-        measured, _ = session.measure(workload)
+        measured, _, _ = session.measure(workload)
         images.append(counts[0])
         for contender, found in measured.items():
             if found.seconds:

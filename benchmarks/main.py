@@ -17,7 +17,6 @@ from rich.console import Console
 
 from benchmarks import startup_memory_scaling, tables
 from benchmarks.contenders import Task
-from benchmarks.datasets import prepare
 from benchmarks.decoding import decoding
 from benchmarks.feature_caching import feature_cache
 from benchmarks.frameworks import frameworks
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     available = [*names, *ON_REQUEST]
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--only", nargs="+", choices=available, metavar="WORK", help=f"of {', '.join(available)}")
-    choice.add_argument("--all", action="store_true", help="measure everything, which takes about two hours")
+    choice.add_argument("--all", action="store_true", help="measure everything, which takes hours")
     parser.add_argument("--rounds", type=int, default=3, help="measured rounds per contender")
     parser.add_argument("--runs", type=int, default=2, help="measured whole runs per contender")
     parser.add_argument("--seeds", type=int, help="seeds of mnist_fast and cifar10_fast (default: 20 and 3)")
@@ -96,9 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(session: Session, workload: Workload) -> WorkloadResult:
     """Measure all contenders of one workload, then the work of a step and the peak of the machine."""
-    measured, real = session.measure(workload)
     workload = workload.quick() if session.quick else workload
-    images, _ = prepare(workload.images, session.data_dir.absolute(), session.folder, workload.counts)
+    measured, images, real = session.measure(workload)
     data, network = Task(workload, images, session.folder / workload.name / "opsin").network()
     work = step_work(network.train(), (data.channels, *data.image_size), workload.batch_size)
     peak = measure_peak(torch.device("cuda" if resolve_accelerator("auto") == "gpu" else "cpu"), session.threads)

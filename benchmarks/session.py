@@ -160,9 +160,8 @@ class Session:
     log: Log = print
     seeds: int | None = None
 
-    def measure(self, workload: Workload) -> tuple[dict[str, Measurement], bool]:
-        """Measure all contenders of a workload interleaved; return this and whether the images are real."""
-        workload = workload.quick() if self.quick else workload
+    def measure(self, workload: Workload) -> tuple[dict[str, Measurement], Path, bool]:
+        """Measure all contenders of a workload interleaved; return this, the images, and whether they are real."""
         counts = workload.counts
         images, real = prepare(workload.images, self.data_dir.absolute(), self.folder, counts)
         self.log(f"{workload.name}: starting {len(workload.contenders)} contenders")
@@ -187,7 +186,7 @@ class Session:
                 contender.close()
             for contender in contenders.values():
                 contender.stop()
-        return measured, real
+        return measured, images, real
 
     def _warm_up(
         self,

@@ -1,7 +1,7 @@
 """Work of a training step: floating-point operations, bytes, and the share of the measured peak of the machine."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,9 +33,9 @@ class StepWork:
         return self.flops * images_per_second / peak.flops
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Peak:
-    """Measured peak of this machine: the faster of a bfloat16 and a float32 matrix product.
+    """Measured peak of this machine: the faster of a bfloat16 and a float32 matrix product; a faster one is greater.
 
     Attributes:
         flops: Floating-point operations per second of the fastest of `REPEATS` products.
@@ -101,7 +101,7 @@ def measure_peak(device: torch.device, threads: int | None = None) -> Peak:
         found = [Peak(_product_flops(dtype, device, side), str(dtype)[6:], side) for dtype in _PRECISIONS]
     finally:
         torch.set_num_threads(before)
-    return max(found, key=lambda peak: peak.flops)
+    return max(found)
 
 
 _PRECISIONS = (torch.bfloat16, torch.float32)
@@ -119,11 +119,6 @@ def _timed(call: Callable[[], Any], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
-
-
-def fastest(peaks: Sequence[Peak]) -> Peak:
-    """Return the highest of several measured peaks."""
-    return max(peaks, key=lambda peak: peak.flops)
 
 
 def utilization() -> float | None:

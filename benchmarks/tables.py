@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.goals import GoalResult
 from benchmarks.session import Measurement
-from benchmarks.step_work import Peak, StepWork, fastest
+from benchmarks.step_work import Peak, StepWork
 from benchmarks.workloads import TITLES, Workload
 from opsin.runs.atomic import write_atomically
 
@@ -70,26 +70,27 @@ def _notes(result: WorkloadResult, name: str, measured: Measurement) -> str:
 
 def work_rows(results: Sequence[WorkloadResult]) -> list[tuple[str, ...]]:
     """Return one row per workload, with the cells of `WORK_COLUMNS`; whole runs have no speed of their steps."""
-    if not results:
-        return []
-    peak, found = fastest([result.peak for result in results]), []
+    found: list[tuple[str, ...]] = []
     for result in results:
+        cells = [result.workload.name, f"{result.work.flops / 1e6:,.1f}", f"{result.work.bytes / 1e6:,.1f}"]
         speeds = result.medians() if result.workload.measure == "steps" else {}
-        row = [result.workload.name, f"{result.work.flops / 1e6:,.1f}", f"{result.work.bytes / 1e6:,.1f}"]
-        for name in ("bare_same", "opsin"):
-            speed = speeds.get(name)
-            row += (
-                [UNKNOWN if name in speeds else "", ""]
-                if speed is None
-                else [f"{result.work.flops * speed / 1e9:,.0f}", f"{result.work.share(speed, peak):.0%}"]
-            )
-        found.append(tuple(row))
+        for speed in (speeds.get(name) for name in ("bare_same", "opsin")):
+            if speed is None:
+                cells += [UNKNOWN if speeds else "", ""]
+            else:
+                share = result.work.share(speed, _peak(results))
+                cells += [f"{result.work.flops * speed / 1e9:,.0f}", f"{share:.0%}"]
+        found.append(tuple(cells))
     return found
 
 
 def work_title(results: Sequence[WorkloadResult]) -> str:
     """Return the title of the table of `work_rows`, with the peak."""
-    return f"Work of a training step, and share of the measured peak, {fastest([result.peak for result in results])}"
+    return f"Work of a training step, and share of the measured peak, {_peak(results)}"
+
+
+def _peak(results: Sequence[WorkloadResult]) -> Peak:
+    return max(result.peak for result in results)
 
 
 def tables(results: Sequence[WorkloadResult], goal_results: Sequence[GoalResult]) -> list["Table"]:

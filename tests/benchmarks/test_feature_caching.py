@@ -22,7 +22,7 @@ def session(monkeypatch: pytest.MonkeyPatch, replies: list[dict]) -> Session:
             for reply in replies:
                 scaled = reply if "error" in reply else reply | {"seconds": reply["seconds"] * workload.counts[0]}
                 measurement.add(scaled, workload.epochs)
-        return found, True
+        return found, self.data_dir, True
 
     monkeypatch.setattr(Session, "measure", measure)
     return Session(Path("data"), Path("folder"))

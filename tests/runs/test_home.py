@@ -13,6 +13,7 @@ from opsin.errors import UserError
 from opsin.evaluation.comparison.run_records import collect
 from opsin.inference.image_arguments import find_images
 from opsin.runs.home import real_path, user_path
+from opsin.sweeps.sweep import sweep
 
 
 def test_the_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -39,6 +40,11 @@ def test_an_empty_path_is_refused(use: Callable[[str], Any], path: str, in_tmp: 
     (in_tmp / "class").mkdir()
     with pytest.raises(UserError, match=r"a path is empty, for example because a variable of the shell is not set"):
         use(path)
+
+
+def test_an_empty_folder_of_sweeps_is_refused(in_tmp: Path) -> None:
+    with pytest.raises(UserError, match="a path is empty"):
+        sweep(["hydra.sweep.dir=''", "seed=1,2"])
 
 
 @pytest.mark.parametrize("key", ["data_dir", "output_dir", "datamodule.path", "model.weights", "model.teacher"])

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -81,7 +81,7 @@ class RunComparison:
         Raises:
             UserError: The file cannot be written.
         """
-        return write_comparison(self.comparison, user_path(fspath(file)), _thumbnails, "opsin.compare")
+        return write_comparison(self.comparison, user_path(file), _thumbnails, "opsin.compare")
 
     def __str__(self) -> str:
         """The leaderboard without the run directories, and the conclusions, as text."""
@@ -128,7 +128,7 @@ def _thumbnails(run: RunDirectory, split: str, positions: "NDArray[np.int64]") -
 
 def _path(run: str | PathLike[str] | HasPath) -> Path:
     if isinstance(run, str | PathLike):
-        return user_path(fspath(run))
+        return user_path(run)
     if not hasattr(run, "path"):
         raise UserError(f"{run!r} is not a run: give a run directory, or a result of opsin.train or opsin.load")
     return run.path

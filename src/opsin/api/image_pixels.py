@@ -52,7 +52,7 @@ def read_image(image: OneImage, trained: TrainedModel) -> Pixels:
     if isinstance(image, bytes):
         return trained.read(image)
     if isinstance(image, str | PathLike):
-        path = user_path(fspath(image))
+        path = user_path(image)
         if path.is_dir():
             raise BadImage("it is a folder: give a list of its files, such as sorted(Path(folder).glob('*.jpg'))")
         return trained.read(path)

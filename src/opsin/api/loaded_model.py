@@ -1,7 +1,7 @@
 """`opsin.load`: a trained model that predicts, embeds and explains images of any kind."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -62,7 +62,7 @@ def load(
         'cat'
     """
     with caller_state():
-        predictor = open_predictor(user_path(fspath(run)), overrides, batch_size, raw=raw, checkpoint=checkpoint)
+        predictor = open_predictor(user_path(run), overrides, batch_size, raw=raw, checkpoint=checkpoint)
         return Model(predictor, TorchSettings.current())
 
 

@@ -47,7 +47,7 @@ from opsin.config.suggestions import config_options, explain_unknown_option, sug
 from opsin.config.yaml_files import in_words, refuse_broken_files
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory, new_run_path
-from opsin.runs.home import expand_home
+from opsin.runs.home import user_path
 from opsin.runs.quoting import opsin_command, override
 
 OF_A_SWEEP = ("sweep", "launcher")
@@ -211,11 +211,11 @@ def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> Ru
     except OmegaConfBaseException as error:
         raise unresolvable(error) from None
     source = source.extended(composed.hydra.searchpath)
-    for group in config_options(source):
-        if group not in composed.hydra.runtime.choices:  # deleted, or a list of options, which can be empty
-            options = listed_options(group, overrides, source)
-            if options or OmegaConf.is_dict(config.get(group)):
-                choices[group] = f"[{','.join(options)}]"
+    # Deleted, not used, or with a list of options, which can be empty.
+    unrecorded = [group for group in config_options(source) if group not in composed.hydra.runtime.choices]
+    for group, options in listed_options(unrecorded, overrides, source).items():
+        if options or OmegaConf.is_dict(config.get(group)):
+            choices[group] = f"[{','.join(options)}]"
     origin = ConfigOrigin(source, choices, task_overrides(composed.hydra), source.folders, variables)
     tree = plain(config)
     _refuse_missing_sections(tree, source)
@@ -251,7 +251,7 @@ def _refuse_no_folder(output_dir: Any) -> None:
 def _run_path(composed: DictConfig, config: DictConfig) -> Path:
     """Return `hydra.run.dir`, or a fresh directory below `output_dir`."""
     if folder := composed.hydra.run.dir:
-        return Path(expand_home(str(folder))).absolute()
+        return user_path(str(folder)).absolute()
     names = run_names(composed, task_overrides(composed.hydra))
     return new_run_path(config.output_dir, *names).absolute()
 

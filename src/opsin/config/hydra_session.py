@@ -86,24 +86,26 @@ def load(overrides: Sequence[str], source: ConfigSource | None = None) -> DictCo
     return config
 
 
-def listed_options(group: str, overrides: Sequence[str], source: ConfigSource) -> list[str]:
-    """Return the options of a group that a list chooses, such as `callbacks=[default,ema]`; Hydra does not record them.
+def listed_options(groups: Sequence[str], overrides: Sequence[str], source: ConfigSource) -> dict[str, list[str]]:
+    """Return the options that lists choose, such as `callbacks=[default,ema]`, by group; Hydra does not record them.
 
     Args:
-        group: The config group.
+        groups: The config groups.
         overrides: Overrides that Hydra has composed.
         source: Search path and primary config.
     """
+    if not groups:
+        return {}
     from hydra.types import RunMode
 
     loader = hydra_session(source).config_loader
     found = loader.compute_defaults_list(source.config_name, list(overrides), RunMode.RUN).defaults
-    inside = f"{group}/"  # files of the group that another one includes are no choice
-    return [
-        path.removeprefix(inside)
-        for entry in found
-        if (path := entry.config_path or "").startswith(inside) and not (entry.parent or "").startswith(inside)
-    ]
+    options: dict[str, list[str]] = {group: [] for group in groups}
+    for entry in found:
+        group, _, option = (entry.config_path or "").partition("/")
+        if group in options and not (entry.parent or "").startswith(f"{group}/"):  # such a file includes it: no choice
+            options[group].append(option)
+    return options
 
 
 def override_parser(source: ConfigSource) -> Any:

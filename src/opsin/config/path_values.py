@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from opsin.config.overrides import PATHS
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
-from opsin.runs.home import EMPTY, expand_home, real_path
+from opsin.runs.home import EMPTY, expand_home, real_path, user_path
 
 WEIGHT_NAMES = ("imagenet", "opsin", "none")
 """Values of `model.weights` that are names, even if a file or folder of that name exists."""
@@ -36,4 +36,4 @@ def _is_name(key: str, value: str) -> bool:
     """Return whether a value names weights or a network although a file or folder has the same name."""
     if key == "model.weights":
         return value in WEIGHT_NAMES
-    return key == "model.teacher" and not RunDirectory(Path(expand_home(value))).config.is_file()
+    return key == "model.teacher" and not RunDirectory(user_path(value)).config.is_file()

@@ -63,14 +63,17 @@ class ConfigOrigin:
         group = path.partition(".")[0]
         return self._place(sorted(self._files(path), key=lambda found: not found[0].startswith(f"{group}/")))
 
-    def defines(self, name: str) -> bool:
-        """Return whether a config file gives any key of this name a value other than null.
+    def undefined(self, names: Iterable[str]) -> set[str]:
+        """Return the names that no config file gives to a key with a value other than null, at any depth.
 
-        The files of a saved config and of a package on the search path are not read: then the answer is True.
+        The files of a saved config and of a package on the search path are not read: then no name is returned.
         """
         if not self.folders or any(entry.startswith(PACKAGE) for entry in self.source.search_path):
-            return True
-        return any(_gives_value(file, name) for folder in self.folders for file in sorted(folder.rglob("*.yaml")))
+            return set()
+        left, files = set(names), (file for folder in self.folders for file in folder.rglob("*.yaml"))
+        while left and (file := next(files, None)):
+            left -= _names_with_value(file, left)
+        return left
 
     def _place(self, files: Iterable[tuple[str, list[str]]]) -> str:
         for file, keys in files:
@@ -89,12 +92,14 @@ class ConfigOrigin:
         yield f"{self.source.config_name}.yaml", keys
 
 
-def _gives_value(file: Path, name: str) -> bool:
-    """Return whether a key of this name has a value other than null, at any depth; False if the file is damaged."""
+def _names_with_value(file: Path, names: Iterable[str]) -> set[str]:
+    """Return which keys have a value other than null in a file, at any depth; none if the file is damaged."""
     try:
-        return name in file.read_text(encoding="utf-8") and _has_value(read_yaml(file), name)
+        text = file.read_text(encoding="utf-8")
+        tree = read_yaml(file) if any(name in text for name in names) else None
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
-        return False
+        return set()
+    return {name for name in names if _has_value(tree, name)}
 
 
 def _has_value(tree: Any, name: str) -> bool:

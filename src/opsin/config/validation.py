@@ -27,6 +27,8 @@ ROOT = ""
 PYTHON_OBJECTS = ("needs_python_object", "callable_type")
 """Types of pydantic's problems with parameters whose values YAML does not have, such as classes and tensors."""
 
+BOOLEANS = ("false", "true")
+"""Words that YAML reads as booleans, in lower case."""
 
 EXPECTATION = "Input should be "
 """Start of pydantic's messages that say what a value should be."""
@@ -78,7 +80,7 @@ def check(
         elif section.many:
             named = tree.get(key) or {}
             items = {name: item for name, item in named.items() if item is not None}
-            checker.refuse_useless_nulls(key, [name for name in named if name not in items], items)
+            checker.refuse_useless_nulls(key, named.keys() - items.keys(), items)
             found = {name: checker.section(f"{key}.{name}", item, section, items) for name, item in items.items()}
             fields[section.target] = {name: item.get(section.target) for name, item in found.items()}
         else:
@@ -205,11 +207,10 @@ class _Checker:
 
     def refuse_useless_nulls(self, section: str, nulls: Iterable[str], items: Iterable[str]) -> None:
         """Report names that are null in a section of many although no config defines them, such as misspelled ones."""
-        for name in nulls:
-            if not self._origin.defines(name):
-                place = f"{section}.{name}"
-                near = did_you_mean(name, items, f"{section}.") or ": leave it out"
-                self._add(place, f"{place}=null removes nothing, because no config file defines {place}{near}")
+        for name in sorted(self._origin.undefined(nulls)):
+            place = f"{section}.{name}"
+            near = did_you_mean(name, items, f"{section}.") or ": leave it out"
+            self._add(place, f"{place}=null removes nothing, because no config file defines {place}{near}")
 
     def _refuse_unknown(
         self, path: str, values: Mapping[str, Any], models: Mapping[str, type[BaseModel]], computed: frozenset[str]
@@ -302,20 +303,14 @@ def _alternatives_joined(problems: Sequence[Any], values: Mapping[str, Any]) -> 
 
 def _text_hint(problem: str, value: Any) -> str:
     """Return the way out for text that reads as a number or a boolean, such as the value of an environment variable."""
-    reads: dict[str, Callable[[str], Any]] = {"int_type": int, "float_type": float, "bool_type": _boolean}
+    reads: dict[str, Callable[[str], Any]] = {"int_type": int, "float_type": float, "bool_type": BOOLEANS.index}
     if problem not in reads or not isinstance(value, str):
         return ""
     try:
-        reads[problem](value)
+        reads[problem](value.lower())
     except ValueError:
         return ""
     return ': this is text; write it without quotes, or "${oc.decode:${oc.env:NAME}}" for a variable of the environment'
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise ValueError(text)
-    return text.lower() == "true"
 
 
 def _is_utf8(value: Any) -> bool:

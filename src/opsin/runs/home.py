@@ -1,6 +1,7 @@
 """Paths that a user gives: `~` in them, and links."""
 
 import os
+from os import PathLike
 from pathlib import Path
 
 from opsin.errors import UserError
@@ -17,17 +18,18 @@ def expand_home(path: str) -> str:
     return os.path.expanduser(path)  # noqa: PTH111 - Path.expanduser fails on an unknown user
 
 
-def user_path(path: str | Path) -> Path:
+def user_path(path: str | PathLike[str]) -> Path:
     """Return a path that a user gives, with `~` expanded; the `type` of options that take a path.
 
     Raises:
         UserError: It is empty text, which would name the working directory.
     """
-    if not str(path).strip():
+    text = os.fspath(path)
+    if not text.strip():
         raise UserError(f"a path is empty, {EMPTY}: name a file or a folder; . is the working directory")
-    return Path(expand_home(str(path)))
+    return Path(expand_home(text))
 
 
-def real_path(path: str | Path) -> Path:
+def real_path(path: str | PathLike[str]) -> Path:
     """Return the absolute path that a user gives, with links followed; a circle of links stays as it is."""
     return Path(os.path.realpath(user_path(path)))  # Path.resolve fails on a circle

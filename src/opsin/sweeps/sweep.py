@@ -25,7 +25,7 @@ from opsin.config.validation import SectionSchema, check
 from opsin.errors import Interrupted, UserError
 from opsin.runs.disk_lock import DiskLock
 from opsin.runs.flat_keys import flat
-from opsin.runs.home import expand_home
+from opsin.runs.home import user_path
 from opsin.runs.quoting import opsin_command, printed_command
 from opsin.sweeps import best_run, table
 from opsin.sweeps.jobs import Jobs
@@ -174,10 +174,10 @@ def _folder_of_sweeps(config: DictConfig) -> Path:
     """Return `hydra.sweep.dir`, by default a folder in `output_dir`.
 
     Raises:
-        UserError: It refers to something that does not exist.
+        UserError: It is empty, or refers to something that does not exist.
     """
     try:
-        return Path(expand_home(str(config.hydra.sweep.dir)))
+        return user_path(str(config.hydra.sweep.dir))
     except OmegaConfBaseException as error:
         raise unresolvable(error) from None
 

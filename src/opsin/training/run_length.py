@@ -74,7 +74,8 @@ def _length(plan: RunPlan, data: ImageDataModule) -> tuple[float, str]:
     The setting is text for messages.
     """
     options = plan.trainer
-    epochs, limit = float(options.max_epochs), f"trainer.max_epochs={options.max_epochs}"
-    if options.max_steps < 0 or (begun := options.max_steps / (steps := steps_per_epoch(plan, data))) >= epochs:
-        return epochs, limit
-    return begun, f"trainer.max_steps={options.max_steps} ({steps} steps per epoch)"
+    if options.max_steps >= 0:
+        steps = steps_per_epoch(plan, data)
+        if (epochs := options.max_steps / steps) < options.max_epochs:
+            return epochs, f"trainer.max_steps={options.max_steps} ({steps} steps per epoch)"
+    return options.max_epochs, f"trainer.max_epochs={options.max_epochs}"
