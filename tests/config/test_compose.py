@@ -12,6 +12,7 @@ import yaml
 from opsin.commands.dispatch import main as dispatch
 from opsin.commands.dispatch import main_of
 from opsin.config import CommandLine, ConfigSource, RunConfig, compose, compose_raw, read_command_line, show
+from opsin.config.compose import compose_trial
 from opsin.config.resume_rules import changed_values
 from opsin.config.saved_config import find_unfinished, from_saved
 from opsin.config.secrets import (
@@ -181,6 +182,39 @@ def test_resume_auto_refuses_a_run_of_another_command_in_the_named_directory(
     with pytest.raises(UserError, match=way_out):  # the same overrides and other config files
         compose([*named, "resume=auto"], source=ConfigSource.of([str(folder)]))
     assert compose(["resume=run", "optimizer.lr=0.5"]).tree["optimizer"]["lr"] == 0.5
+
+
+@pytest.mark.slow
+def test_resume_auto_starts_a_run_in_the_named_directory_though_another_one_is_unfinished(in_tmp: Path) -> None:
+    begun = compose(["model=mlp"])
+    begun.save()
+    begun.run.write_result(RunResult(status="interrupted"))
+    assert compose(["model=mlp", "resume=auto"]).run.path == begun.run.path
+    named = compose(["model=mlp", "resume=auto", "hydra.run.dir=fresh"])
+    assert (named.resumes, named.run.path) == (False, in_tmp / "fresh")
+
+
+def test_a_config_file_can_resume_the_newest_run_but_names_none(in_tmp: Path) -> None:
+    experiments = in_tmp / "configs" / "experiment"
+    experiments.mkdir(parents=True)
+    for name, value in [("preemptible", "auto"), ("fixed", "outputs/latest")]:
+        (experiments / f"{name}.yaml").write_text(f"# @package _global_\nresume: {value}\n")
+    source = ConfigSource.of([str(in_tmp / "configs")])
+    begun = compose(["experiment=preemptible"], source=source)
+    assert (begun.resumes, begun.tree["resume"]) == (False, None)
+    begun.save()
+    begun.run.write_result(RunResult(status="interrupted"))
+    assert compose(["experiment=preemptible"], source=source).run.path == begun.run.path
+    assert not compose(["experiment=preemptible", "resume=null"], source=source).resumes
+    with pytest.raises(UserError, match=r"resume=outputs/latest in a config file .* train resume=outputs/latest"):
+        compose(["experiment=fixed"], source=source)
+
+
+@pytest.mark.parametrize("resume", ["resume=outputs/latest", 'resume="my run"'])
+def test_a_sweep_refuses_to_resume_one_run(resume: str, in_tmp: Path) -> None:
+    with pytest.raises(UserError, match=rf"{resume} has no effect on a sweep.*train.*resumes that run"):
+        compose_trial(["model=mlp", resume])
+    assert not compose_trial(["model=mlp", "resume=auto"]).resumes
 
 
 def variables(composed: RunConfig) -> dict[str, str]:

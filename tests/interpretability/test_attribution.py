@@ -327,7 +327,7 @@ def test_images_need_not_be_square(three: Network) -> None:
         assert attribute(three, images, torch.tensor([0, 2]), method).shape == (2, 20, 45)
 
 
-@pytest.mark.parametrize("targets", [[0], [0, 1, 2, 0], [[0], [1], [2]], [0, 1, -1]])
+@pytest.mark.parametrize("targets", [[0], [0, 1, 2, 0], [[0], [1], [2]], [0, 1, -1], [3, 0, 1]])
 def test_targets_that_are_not_one_class_per_image_are_refused(targets: list[int], three: Network) -> None:
     images, _, _ = planted_images(3)
     message = "targets must be the index of a class for each of 3 images"
@@ -338,3 +338,5 @@ def test_targets_that_are_not_one_class_per_image_are_refused(targets: list[int]
         faithfulness(three, images, torch.tensor(targets), images[:, 0])
     with pytest.raises(UserError, match="for each of 1 images"):
         channel_maps(three, images[0], -1)
+    with pytest.raises(UserError, match="0 to 2, not"):
+        channel_maps(three, images[0], 3)

@@ -53,7 +53,7 @@ def find(line: "CommandLine", steps: int, lowest: float, highest: float) -> Path
         raise UserError("find-lr tests one config: leave out --multirun")
     composed = compose(line.overrides, source=line.source)
     if composed.resumes:
-        raise UserError(f"find-lr tests a new run: leave out resume, which names {composed.run.path}")
+        raise UserError(f"find-lr tests a new run, and resume names {composed.run.path}: set resume=null")
     check_writable(Path(composed.tree["output_dir"]), "output_dir")
     test = measure(composed, steps, lowest, highest)
     choices = composed.origin.choices

@@ -83,7 +83,9 @@ def _print_network(line: "CommandLine", overrides: Sequence[str], options: argpa
         raise UserError("summary describes one config: leave out --multirun")
     composed = compose(overrides, source=line.source)
     if composed.resumes:
-        raise UserError(f"summary describes a new network; that of {composed.run.path} is in its model.txt")
+        raise UserError(
+            f"summary describes a new network; that of {composed.run.path} is in its model.txt. Set resume=null"
+        )
     plan = make_plan(composed)
     size = expected_input(plan).image_size
     shape = options.image or ((3, *size) if size else DIGITS)

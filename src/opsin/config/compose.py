@@ -75,12 +75,12 @@ def compose(overrides: Sequence[str], run: Path | None = None, source: ConfigSou
             command = opsin_command("train", "--multirun", text)
             raise UserError(f"{text} needs a multirun: {command} ...")
     refuse_sweep_directory(overrides)
-    resume = find_value(overrides, "resume")
-    if resume not in (None, "auto"):
-        composed = _resumed(resumed_run(resume, overrides), overrides)
+    if run_to_resume := _run_to_resume(overrides):
+        composed = _resumed(resumed_run(run_to_resume, overrides), overrides)
     else:
         composed = _new(overrides, run, source)
-        if resume and (found := find_unfinished(composed)):
+        assert composed.settings is not None
+        if composed.settings.get("resume") and (found := find_unfinished(composed)):
             composed = _resumed(found, [text for text in _of_hydra(overrides) if key_of(text) != "hydra.run.dir"])
     return _checked_secrets(composed)
 
@@ -93,8 +93,14 @@ def compose_trial(overrides: Sequence[str], source: ConfigSource | None = None) 
         source: Search path and primary config; None for those of Opsin.
 
     Raises:
-        UserError: As for `compose`; or a config file names the directory of the run.
+        UserError: As for `compose`; or an override names a run to resume, or a config file the directory of the run.
     """
+    if resumed := _run_to_resume(overrides):
+        typed = override("resume", resumed)
+        raise UserError(
+            f"{typed} has no effect on a sweep, which starts new runs. {opsin_command('train', typed)} resumes "
+            "that run; the command of a sweep resumes the sweep"
+        )
     composed = _new(overrides, None, source or ConfigSource())
     assert composed.settings is not None
     refuse_saved_run_directory(composed.settings)
@@ -164,6 +170,23 @@ def is_of_a_sweep(text: str) -> bool:
     return key_of(text).split(".")[0] in OF_A_SWEEP
 
 
+def _run_to_resume(overrides: Sequence[str]) -> str | None:
+    """Return the run directory in `resume=RUN`; None without it, and for `resume=auto`."""
+    value = find_value(overrides, "resume")
+    return None if value == "auto" else value
+
+
+def _refuse_run_in_file(resume: Any) -> None:
+    """Refuse a config file that names a run to resume: the config of that run counts, and not that of the file.
+
+    Args:
+        resume: Composed value of `resume`, without one that is typed.
+    """
+    if resume not in (None, "auto"):
+        command = opsin_command("train", override("resume", resume))
+        raise UserError(f"resume={resume} in a config file has no effect: a file can set resume: auto. Type {command}")
+
+
 def _of_hydra(overrides: Sequence[str]) -> list[str]:
     """Return the overrides of Hydra's own settings, such as `hydra.verbose=true` and `hydra/job_logging=disabled`."""
     return [text for text in overrides if re.split(r"[./]", key_of(text))[0] == "hydra"]
@@ -198,6 +221,7 @@ def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> Ru
     }
     sections = [str(key) for key in composed if key not in ("hydra", *OF_A_SWEEP)]
     config = OmegaConf.masked_copy(composed, sections)
+    _refuse_run_in_file(config.get("resume"))
     with open_dict(config):
         config.resume = None
     try:

@@ -63,7 +63,7 @@ def resumed_run(place: str, overrides: Sequence[str]) -> RunDirectory:
 
 
 def find_unfinished(composed: RunConfig) -> RunDirectory | None:
-    """Return the run that `resume=auto` continues: the one in `hydra.run.dir`, else the newest unfinished one.
+    """Return the run that `resume=auto` continues: the one in `hydra.run.dir`, or without it the newest unfinished one.
 
     A run that cannot be read, such as a damaged one, is skipped with a warning.
 
@@ -74,7 +74,7 @@ def find_unfinished(composed: RunConfig) -> RunDirectory | None:
     Raises:
         UserError: `hydra.run.dir` holds a run that does not match, or that cannot be read.
     """
-    if composed.run.config.exists():  # `hydra.run.dir` names it
+    if composed.run.config.exists():
         if _command(RunConfig.load(composed.run)) != _command(composed):
             raise UserError(
                 f"resume=auto continues a run of the same command, and {composed.run.path} holds a run of another one: "
@@ -82,6 +82,9 @@ def find_unfinished(composed: RunConfig) -> RunDirectory | None:
                 f"{printed_override('resume', composed.run.path)} KEY=VALUE; for a new run name another hydra.run.dir"
             )
         return composed.run
+    assert composed.settings is not None
+    if composed.settings.hydra.run.dir:
+        return None
     for run in find_runs(Path(composed.tree["output_dir"])):
         try:
             found = _is_unfinished(run) and _command(RunConfig.load(run)) == _command(composed)

@@ -103,7 +103,7 @@ def channel_maps(
         UserError: The stage does not exist or has no maps.
     """
     with eval_context(network) as model:
-        images, targets = as_input(model, image[None]), as_targets(model, torch.tensor([target]), 1)
+        images, targets = as_input(model, image[None]), as_targets(model, torch.tensor([target]), image[None])
         maps, gradients = _maps_and_gradients(model, images, targets, resolve_stage(model, images, stage))
         weights = gradients[0].mean((1, 2)).float().cpu()
         heaviest = weights.argsort(descending=True, stable=True)[:top].tolist()
@@ -200,7 +200,6 @@ def occlusion(
     Negative values become 0, and a map is divided by its maximum. The score of a class is its logit; for a single logit
     z, the scores are -z and z (`opsin.interpretability.eval_context.class_scores`).
 
-
     The square is filled with zeros, the mean color of the data if images are normalized. A pixel gets the mean over the
     squares that cover it (Zeiler and Fergus, arXiv:1311.2901, section 4.2).
 
@@ -267,7 +266,7 @@ def _in_blocks(
 ) -> Tensor:
     size = (images.shape[2], images.shape[3])
     with eval_context(network) as model:
-        classes = as_targets(model, targets, len(images))
+        classes = as_targets(model, targets, images)
         heats = [torch.zeros(0, *size)]
         for start in range(0, len(images), block):
             some = slice(start, start + block)

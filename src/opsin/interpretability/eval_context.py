@@ -55,19 +55,23 @@ def as_input(network: nn.Module, images: Tensor) -> Tensor:
     return images.detach().to(parameter.device, parameter.dtype).clone()
 
 
-def as_targets(network: nn.Module, targets: Tensor, count: int) -> Tensor:
+def as_targets(network: nn.Module, targets: Tensor, images: Tensor) -> Tensor:
     """Return class indices `(N,)`, int64, on the device of the network.
 
     Args:
         network: The network.
         targets: The class indices.
-        count: Number of images N.
+        images: Input of the network `(N, C, H, W)`; the output for the first image gives the number of classes.
 
     Raises:
-        UserError: There is not one class per image, or one is negative, which would count from the last class.
+        UserError: There is not one class per image, or one does not exist; a negative index would count from the last.
     """
-    if tuple(targets.shape) != (count,) or (targets < 0).any():
-        raise UserError(f"targets must be the index of a class for each of {count} images, from 0 on, not {targets}")
+    count, last = len(images), 0
+    if count:
+        with torch.no_grad():
+            last = class_scores(network(as_input(network, images[:1]))).shape[1] - 1
+    if tuple(targets.shape) != (count,) or (targets < 0).any() or (targets > last).any():
+        raise UserError(f"targets must be the index of a class for each of {count} images, 0 to {last}, not {targets}")
     return targets.detach().to(next(network.parameters()).device, torch.int64).clone()
 
 

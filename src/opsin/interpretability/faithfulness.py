@@ -137,7 +137,7 @@ def faithfulness(
         raise UserError(f"maps of shape {tuple(heat.shape)} do not fit images of shape {tuple(images.shape)}")
     draws = torch.Generator().manual_seed(seed)
     with eval_context(network) as model, torch.no_grad():
-        classes, fractions = as_targets(model, targets, len(images)), torch.linspace(0, 1, steps + 1)
+        classes, fractions = as_targets(model, targets, images), torch.linspace(0, 1, steps + 1)
         deletion, insertion = torch.zeros(len(images), steps + 1), torch.zeros(len(images), steps + 1)
         for i, (image, marks) in enumerate(zip(images, heat, strict=True)):
             sharp = as_input(model, image)
