@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import platform
 import zlib
 from collections.abc import Mapping, Sequence
@@ -55,7 +54,8 @@ class Record:
         predicted: Number of test images that each class was predicted for.
         parameters: Number of parameters, and how many of them train.
         seconds: Wall time of setup, fit, test and total.
-        load: Load average of the last minute before the run; above 0.5 the machine did other work too.
+        load: Mean number of cores that other programs used during the run, or None if unknown. Records of commits up to
+            4804d6cc have the load average of the minute before the run.
         hardware: The machine.
         cpu_flags: Those of `FLAGS` that its CPU has.
         settings: Precision, number of threads and the like.
@@ -159,11 +159,6 @@ def cpu_flags() -> tuple[str, ...]:
         return (platform.machine(),)
     own = next((line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
     return tuple(flag for flag in FLAGS if flag in own)
-
-
-def load_average() -> float | None:
-    """Return the load average of the last minute; None if the system does not tell."""
-    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def file_of(folder: Path, row: str, seed: int) -> Path:

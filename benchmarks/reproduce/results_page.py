@@ -24,7 +24,7 @@ GENERATED = "<!-- Made by `make reproduce ARGS=--write` from benchmarks/records:
 COLUMNS = ("experiment", "lecture", "test accuracy", "n", "time", "machine")
 NOT_RUN, NOT_HERE = "not run", "not run here"
 QUIET = 0.5
-"""Load average before a run up to which its time counts as that of a quiet machine."""
+"""Cores that other programs may use during a run whose time counts as that of a quiet machine."""
 
 HEAD = f"""# Results
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.reproduce.records import agree, load_average, read_seed, record_of, write_record
+from benchmarks.reproduce.records import agree, read_seed, record_of, write_record
 from benchmarks.reproduce.rows import OWN_CONFIGS, ROOT, Row
 from opsin.config import ConfigSource, RunConfig, compose
 from opsin.config.target_refusal import TARGETS_VARIABLE
 from opsin.errors import UserError
 from opsin.evaluation.comparison.recipes import recipe_values
+from opsin.runs.cpu_usage import CpuSample, others_cores
 from opsin.runs.directory import RunDirectory
 from opsin.runs.flat_keys import Scalar, flat_scalars
 from opsin.runs.quoting import override
@@ -74,11 +75,13 @@ def run_seed(session: Session, row: Row, seed: int) -> Outcome:
     run = session.run_directory(row, seed)
     load: float | None = None
     if not _is_finished(run, now):
-        load = load_average()
         session.log(f"{name}: {'resumes' if run.path.exists() else 'starts'}")
+        before = CpuSample.now()
         if code := _train(session, row, seed, run):
             session.log(f"{name}: failed with exit code {code}, see {_log_of(run)}")
             return "failed"
+        others = others_cores(before, CpuSample.now())
+        load = None if others is None else round(others, 2)
     write_record(session.records, record_of(row, seed, run, load))
     session.log(f"{name}: recorded")
     return "recorded"

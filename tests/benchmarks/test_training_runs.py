@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from benchmarks.reproduce.rows import Row, select
 from benchmarks.reproduce.training_runs import Session, config_of, recipe_of, run_all
 from opsin.config import RunConfig
 from opsin.errors import UserError
+from opsin.runs.cpu_usage import CpuSample
 
 ROW = Row("some", "title", "group", "mnist", seeds=2)
 FACTS = {"metrics": {"test/acc": 0.5}, "seconds": {"total": 1.0}}
@@ -80,6 +82,15 @@ def test_a_failed_run_leaves_no_record_and_the_others_continue(trainings, sessio
     assert set(run_all(session, [ROW]).values()) == {"failed"}
     assert len(trainings.started) == 2
     assert not session.records.exists()
+
+
+@pytest.mark.parametrize(("busy", "own", "load"), [(180.0, 95.0, 0.85), (100.0, 99.0, 0.01), (None, 50.0, None)])
+def test_a_record_has_the_cores_that_other_programs_used(busy, own, load, trainings, session, monkeypatch):
+    samples = iter([CpuSample(0.0, 0.0 if busy else None, 0.0), CpuSample(100.0, busy, own)])
+    monkeypatch.setattr(CpuSample, "now", lambda: next(samples))
+    monkeypatch.delattr(os, "getloadavg")
+    run_all(session, [ROW], seeds=1)
+    assert read_seed(session.records, "some", 0).load == load
 
 
 def test_downloads_need_permission(trainings, session):
