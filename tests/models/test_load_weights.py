@@ -55,6 +55,11 @@ WRAPPERS: dict[str, Callable[[dict[str, Tensor]], object]] = {
     "checkpoint of Opsin": checkpoint,
     "compiled": lambda state: {"state_dict": {f"network._orig_mod.{key}": value for key, value in state.items()}},
     "torchvision's training scripts": lambda state: {"model": state, "epoch": 1},
+    "PyTorch's tutorials": lambda state: {"model_state_dict": state, "optimizer_state_dict": {}, "loss": 0.1},
+    "another LightningModule": lambda state: {
+        "state_dict": {**{f"net.{key}": value for key, value in state.items()}, "criterion.weight": torch.ones(10)}
+    },
+    "DDP of a LightningModule": lambda state: {f"module.model.{key}": value for key, value in state.items()},
     "DDP": lambda state: {f"module.{key}": value for key, value in state.items()},
     "half precision": lambda state: {
         key: value.half() if value.is_floating_point() else value for key, value in state.items()

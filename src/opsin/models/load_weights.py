@@ -156,22 +156,28 @@ def _weights_file(weights: str) -> Path:
 
 
 def _unwrapped(network: Network, state: StateDict) -> StateDict:
-    """Return the tensors of the network in a checkpoint of Opsin, DDP or a compiled module.
+    """Return the tensors of the network in a checkpoint of Opsin, DDP, a compiled module or another LightningModule.
 
-    The keys of a user's network can begin like those of a wrapper; they are kept if they fit the network better.
+    Of all modules in the checkpoint, this is the one whose keys fit the network best. So the keys of a user's network
+    can begin like those of a wrapper.
     """
     known = {*network.state_dict(), *network.original_keys.values()}
     compiled = {key.replace("_orig_mod.", ""): tensor for key, tensor in state.items()}
-    candidates = [_without_prefix(compiled), compiled, _without_prefix(state), state]
+    candidates = [inner for whole in (compiled, state) for inner in (_below("network", whole) or whole, whole)]
+    candidates += [_below(prefix, compiled) for prefix in _prefixes(compiled)]
     return max(candidates, key=lambda candidate: len(known & candidate.keys()))  # of equal ones, the first
 
 
-def _without_prefix(state: StateDict) -> StateDict:
-    if any(key.startswith("network.") for key in state):  # the rest belongs to losses and metrics
-        return {key.removeprefix("network."): t for key, t in state.items() if key.startswith("network.")}
-    if all(key.startswith("module.") for key in state):
-        return {key.removeprefix("module."): tensor for key, tensor in state.items()}
-    return state
+def _prefixes(state: StateDict) -> dict[str, None]:
+    """Return the first components of the keys, and the first two, such as `module` and `module.net`, each once."""
+    names = [key.split(".") for key in state]
+    return dict.fromkeys(".".join(parts[:depth]) for depth in (1, 2) for parts in names if len(parts) > depth)
+
+
+def _below(prefix: str, state: StateDict) -> StateDict:
+    """Return the tensors of a module by their keys in it."""
+    start = f"{prefix}."
+    return {key.removeprefix(start): tensor for key, tensor in state.items() if key.startswith(start)}
 
 
 def _renamed(network: Network, state: StateDict, source: str) -> StateDict:

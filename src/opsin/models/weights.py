@@ -261,14 +261,14 @@ def _decoded(text: str) -> Any:
 def read_state_dict(path: Path) -> StateDict:
     """Return the tensors of a `.pt`, `.pth`, `.ckpt` or `.safetensors` file, on the CPU.
 
-    Only tensors and plain values are unpickled. State dicts inside `state_dict` (Lightning, timm) or `model`
-    (training scripts of torchvision) are unwrapped.
+    Only tensors and plain values are unpickled. State dicts inside `state_dict` (Lightning, timm),
+    `model_state_dict` (PyTorch's tutorials) or `model` (training scripts of torchvision) are unwrapped.
 
     Raises:
         UserError: The file is damaged, holds other objects, or holds no state dict.
     """
     content = _read(path)
-    for wrapper in ("state_dict", "model"):
+    for wrapper in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
