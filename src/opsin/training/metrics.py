@@ -20,6 +20,20 @@ FLUSH_AFTER = 8192
 EXACT_AUROC_VALUES = 2**25
 """Number of scores (images x classes, 128 MB) up to which AUROC is exact; above, it uses 500 thresholds."""
 
+BELOW_ONE = 1 - 2**-24
+"""The largest float32 below 1."""
+
+
+class CalibrationError(MulticlassCalibrationError):
+    """The calibration error of torchmetrics, with a probability of exactly 1 in the last bin.
+
+    torchmetrics puts it in one more bin, so that errors of opposite sign in the last bin do not cancel.
+    """
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add probabilities `(N, C)` and class indices `(N,)`."""
+        super().update(preds.clamp(max=BELOW_ONE), target)
+
 
 class SplitMetrics(FullPrecision):
     """Loss, accuracy, macro F1, AUROC, calibration error and confusion matrix of one split.
@@ -45,7 +59,7 @@ class SplitMetrics(FullPrecision):
             {
                 "confusion": MulticlassConfusionMatrix(num_classes, validate_args=False),
                 "auroc": MulticlassAUROC(num_classes, average=None, thresholds=thresholds, validate_args=False),
-                "ece": MulticlassCalibrationError(num_classes, n_bins=ECE_BINS, validate_args=False),
+                "ece": CalibrationError(num_classes, n_bins=ECE_BINS, validate_args=False),
             },
             compute_groups=False,
         )
