@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection, SumMetric
 from torchmetrics.classification import MulticlassAUROC, MulticlassCalibrationError, MulticlassConfusionMatrix
 
@@ -139,8 +140,24 @@ class SplitMetrics(FullPrecision):
         sizes = torch.tensor([len(t) for t in targets], dtype=torch.float32, device=losses[0].device)
         self._loss.update((torch.stack(losses) * sizes).sum())
         hard = torch.cat([t.argmax(1) if t.ndim == 2 else t for t in targets])
-        probabilities = class_logits(torch.cat(logits).float()).softmax(1)
-        self._collection.update(probabilities, hard)
+        scores = class_logits(torch.cat(logits).float())
+        probabilities = scores.softmax(1)
+        for name in ("confusion", "ece"):
+            self._metric(name).update(probabilities, hard)
+        self._metric("auroc").update(ranks(scores), hard)
+
+
+def ranks(logits: Tensor) -> Tensor:
+    """Return values in [0, 1] that rank images by the probability of each class, for logits `(N, C)`.
+
+    Probabilities close to 1 are equal in float32, from a logit of about 17 on. The logarithms of their odds, of which
+    these values are an increasing function, are not.
+    """
+    logs = logits.log_softmax(1)
+    largest = logs.argmax(1, keepdim=True)
+    others = torch.log1p(-logs.exp())  # 1 - p, whose digits are lost if p is close to 1: then the others are added up
+    rest = logs.scatter(1, largest, -torch.inf).logsumexp(1, keepdim=True)
+    return (1 + F.softsign(logs - others.scatter(1, largest, rest))) / 2
 
 
 def undefined_metrics(measured: Collection[str]) -> tuple[str, ...]:
