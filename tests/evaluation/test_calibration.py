@@ -45,6 +45,22 @@ def test_error_equals_the_metric_of_a_run(classes: int) -> None:
     assert len(found.counts) == ECE_BINS
 
 
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("sure_and_wrong", [1, 30])
+def test_error_equals_the_metric_of_a_run_with_probabilities_of_one(classes: int, sure_and_wrong: int) -> None:
+    # Probabilities of 0.96 that are all correct, and of exactly 1 of which some are wrong: the same bin.
+    logits = np.zeros((100, classes), np.float32)
+    logits[:, 0] = np.log(0.96 / 0.04 * (classes - 1))
+    logits[50:, 0] = 200
+    targets = np.zeros(100, np.int64)
+    targets[50 : 50 + sure_and_wrong] = 1
+    measure = SplitMetrics(classes, len(targets))
+    measure.update(torch.from_numpy(logits), torch.from_numpy(targets), torch.tensor(0.0))
+    measured, _ = measure.compute()
+    assert measured["ece"] == pytest.approx(abs(0.98 - (1 - sure_and_wrong / 100)), abs=1e-6)
+    assert measured["ece"] == pytest.approx(reliability(temperature_scaled(logits, 1), targets).ece, abs=1e-6)
+
+
 def test_a_probability_of_one_counts_in_the_last_bin() -> None:
     found = reliability(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0, 0]))
     assert found.counts[-1] == 2

@@ -63,6 +63,27 @@ def test_calibration_error_of_a_sure_and_always_wrong_network_is_one() -> None:
     assert measure.compute()[0]["ece"] == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(
+    ("classes", "scale", "shift"), [(1, 1, 0), (1, 10, 0), (1, 5, 60), (1, 5, -60), (3, 30, 0), (10, 20, 5)]
+)
+def test_area_under_the_curve_of_a_network_that_is_too_sure(classes: int, scale: float, shift: float) -> None:
+    """Probabilities that float32 rounds to 1 are ranked too."""
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randint(0, max(2, classes), (500,), generator=generator)
+    signal = targets[:, None].float() if classes == 1 else torch.eye(classes)[targets]
+    logits = (torch.randn(500, classes, generator=generator) + signal) * scale
+    logits[:, -1] += shift
+    measure = SplitMetrics(max(2, classes), 500)
+    measure.update(logits, targets, torch.tensor(0.0))
+    wide = logits.double()
+    if classes == 1:
+        expected = sk.roc_auc_score(targets, wide[:, 0])
+    else:
+        others = [torch.cat([wide[:, :c], wide[:, c + 1 :]], 1).logsumexp(1) for c in range(classes)]
+        expected = np.mean([sk.roc_auc_score(targets == c, wide[:, c] - others[c]) for c in range(classes)])
+    assert measure.compute()[0]["auroc"] == pytest.approx(expected, abs=2e-5)
+
+
 def test_one_logit_counts_as_two_classes() -> None:
     measure = SplitMetrics(2, 4)
     measure.update(torch.tensor([[2.0], [-1.0], [3.0], [1.0]]), torch.tensor([1, 0, 1, 0]), torch.tensor(0.1))

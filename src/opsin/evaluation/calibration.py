@@ -48,8 +48,7 @@ def reliability(probabilities: Floats, targets: Integers, bins: int = ECE_BINS) 
     """Bin images by the probability of their predicted class.
 
     The metric `ece` of a run is computed by torchmetrics in `opsin.training.metrics`; this function gives the same
-    value for saved predictions (`MulticlassCalibrationError`, norm l1). Only images whose probability is exactly 1
-    differ: torchmetrics puts them in a separate bin, this function in the last bin.
+    value for saved predictions (`MulticlassCalibrationError`, norm l1).
 
     Args:
         probabilities: `(N, C)`; each row sums to 1.

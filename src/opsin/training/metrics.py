@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection, SumMetric
 from torchmetrics.classification import MulticlassAUROC, MulticlassCalibrationError, MulticlassConfusionMatrix
 
@@ -19,6 +20,20 @@ FLUSH_AFTER = 8192
 
 EXACT_AUROC_VALUES = 2**25
 """Number of scores (images x classes, 128 MB) up to which AUROC is exact; above, it uses 500 thresholds."""
+
+BELOW_ONE = 1 - 2**-24
+"""The largest float32 below 1."""
+
+
+class CalibrationError(MulticlassCalibrationError):
+    """The calibration error of torchmetrics, with a probability of exactly 1 in the last bin.
+
+    torchmetrics puts it in one more bin, so that errors of opposite sign in the last bin do not cancel.
+    """
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add probabilities `(N, C)` and class indices `(N,)`."""
+        super().update(preds.clamp(max=BELOW_ONE), target)
 
 
 class SplitMetrics(FullPrecision):
@@ -45,7 +60,7 @@ class SplitMetrics(FullPrecision):
             {
                 "confusion": MulticlassConfusionMatrix(num_classes, validate_args=False),
                 "auroc": MulticlassAUROC(num_classes, average=None, thresholds=thresholds, validate_args=False),
-                "ece": MulticlassCalibrationError(num_classes, n_bins=ECE_BINS, validate_args=False),
+                "ece": CalibrationError(num_classes, n_bins=ECE_BINS, validate_args=False),
             },
             compute_groups=False,
         )
@@ -125,8 +140,24 @@ class SplitMetrics(FullPrecision):
         sizes = torch.tensor([len(t) for t in targets], dtype=torch.float32, device=losses[0].device)
         self._loss.update((torch.stack(losses) * sizes).sum())
         hard = torch.cat([t.argmax(1) if t.ndim == 2 else t for t in targets])
-        probabilities = class_logits(torch.cat(logits).float()).softmax(1)
-        self._collection.update(probabilities, hard)
+        scores = class_logits(torch.cat(logits).float())
+        probabilities = scores.softmax(1)
+        for name in ("confusion", "ece"):
+            self._metric(name).update(probabilities, hard)
+        self._metric("auroc").update(ranks(scores), hard)
+
+
+def ranks(logits: Tensor) -> Tensor:
+    """Return values in [0, 1] that rank images by the probability of each class, for logits `(N, C)`.
+
+    Probabilities close to 1 are equal in float32, from a logit of about 17 on. The logarithms of their odds, of which
+    these values are an increasing function, are not.
+    """
+    logs = logits.log_softmax(1)
+    largest = logs.argmax(1, keepdim=True)
+    others = torch.log1p(-logs.exp())  # 1 - p, whose digits are lost if p is close to 1: then the others are added up
+    rest = logs.scatter(1, largest, -torch.inf).logsumexp(1, keepdim=True)
+    return (1 + F.softsign(logs - others.scatter(1, largest, rest))) / 2
 
 
 def undefined_metrics(measured: Collection[str]) -> tuple[str, ...]:

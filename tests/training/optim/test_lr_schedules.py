@@ -90,6 +90,18 @@ def test_onecycle_cycles_momentum_or_the_first_beta(name: str, key: str) -> None
     assert optimizer.param_groups[0][key] in (0.95, (0.95, 0.999))
 
 
+@pytest.mark.parametrize("monitor", ["val/loss", "val/acc"])  # lower and higher is better
+@pytest.mark.parametrize("start", [3.0, 0.0, -3.0])
+@pytest.mark.parametrize("step", [0.0, -0.1, 0.1])
+def test_plateau_lowers_the_rate_for_metrics_of_any_sign(monitor: str, start: float, step: float) -> None:
+    optimizer = make_optimizer()
+    (config,) = optim.plateau(optimizer, steps_per_epoch=1, monitor=monitor, factor=0.5, patience=1)
+    for epoch in range(3):
+        config["scheduler"].step(start + step * epoch)
+    improves = step > 0 if monitor == "val/acc" else step < 0
+    assert optimizer.param_groups[0]["lr"] == (LR if improves else LR * 0.5)
+
+
 def test_plateau_lowers_the_rate_when_the_metric_stalls_and_keeps_it_after_warmup() -> None:
     optimizer = make_optimizer()
     configs = optim.plateau(optimizer, steps_per_epoch=2, monitor="val/loss", factor=0.5, patience=1, warmup_epochs=1.0)

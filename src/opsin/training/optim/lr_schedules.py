@@ -120,7 +120,13 @@ def onecycle(
 
 
 class _Plateau(ReduceLROnPlateau):
-    """A plateau schedule that keeps the options of the config when the state of a checkpoint is restored."""
+    """A plateau schedule for metrics of any sign, which keeps the options of the config when a run is resumed."""
+
+    def _is_better(self, a: float, best: float) -> bool:
+        """Return whether a value is better by the threshold; with torch's own, equal negative values are better."""
+        higher = self.mode == "max"
+        limit: float = best * (1 + self.threshold if higher == (best >= 0) else 1 - self.threshold)
+        return a > limit if higher else a < limit
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         options = {key: getattr(self, key) for key in ("factor", "patience", "min_lrs")}
