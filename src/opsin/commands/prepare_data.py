@@ -28,8 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not line.overrides or "=" in (name := line.overrides[0]) or line.multirun or line.shows:
         raise UserError(f"Name one dataset, then overrides: {opsin_command('prepare-data', 'mnist', 'data_dir=PATH')}")
     if user_path(name).is_dir() and name not in config_options(line.source)["datamodule"]:
-        path = override("datamodule.path", name)
-        raise UserError(f"{name} is a folder: {opsin_command('prepare-data', 'image_folder', path)} prepares its images")
+        shown = opsin_command("prepare-data", "image_folder", override("datamodule.path", name))
+        raise UserError(f"{name} is a folder: {shown} prepares its images")
     composed = compose([override("datamodule", name), *line.overrides[1:]], source=line.source)
     data = build.data(make_plan(composed))
     lines = []

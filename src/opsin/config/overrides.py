@@ -107,8 +107,8 @@ def check_overrides(arguments: Sequence[str], options: Mapping[str, Sequence[str
         options: names of the options in each config group; empty for a run, which has chosen them.
 
     Raises:
-        UserError: an override is the path of a folder, cannot be parsed, lists values in a single run, or sets a group to something that is
-            not an option.
+        UserError: an override is the path of a folder, cannot be parsed, lists values in a single run, or sets a group
+            to something that is not an option.
     """
     multirun = any(argument in ("-m", "--multirun") or "hydra.mode=" in argument for argument in arguments)
     checked, is_value = [], False
@@ -133,7 +133,8 @@ def task_overrides(hydra: Any) -> list[str]:
 
 def _check(argument: str, options: Mapping[str, Sequence[str]], multirun: bool) -> str:
     if is_word(argument) and Path(expand_home(argument)).is_dir():
-        shown = printed_command([*(["datamodule=image_folder"] if options else []), override("datamodule.path", argument)])
+        group = ["datamodule=image_folder"] if options else []
+        shown = printed_command([*group, override("datamodule.path", argument)])
         raise UserError(f"{argument} is a folder, and the command takes overrides: write {shown}")
     parsed = parse_override(argument)
     key = key_of(argument)
