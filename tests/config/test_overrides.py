@@ -84,7 +84,7 @@ def test_several_values_need_a_multirun() -> None:
     message = refusal("datamodule.path=x,y")
     for part in ("add -m", "'datamodule.path=\"x,y\"'", "'datamodule.path=[x,y]'"):
         assert part in message
-    assert refusal("seed=range(3)").endswith("add -m")
+    assert refusal("seed=range(3)").endswith("add -m to the command opsin train")
     arguments = ["datamodule.path=x,y", "--multirun", "seed=range(3)"]
     assert check_overrides(arguments, OPTIONS) == arguments
 

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from opsin.errors import UserError
 from opsin.runs.home import expand_home
-from opsin.runs.quoting import override, printed_command, quote_text
+from opsin.runs.quoting import opsin_command, override, printed_command, quote_text
 
 PATHS = ("data_dir", "datamodule.path", "model.weights", "model.teacher")
 """Keys that may hold a path; the saved config holds it as an absolute path."""
@@ -163,7 +163,8 @@ def _as_text(argument: str) -> str:
 
 def _several_values(argument: str) -> str:
     key, _, value = argument.partition("=")
-    parts = [f"{argument} gives several values, and a single run takes one. For one run per value add -m"]
+    way = f"For one run per value add -m to the command {opsin_command('train')}"
+    parts = [f"{argument} gives several values, and a single run takes one. {way}"]
     if re.fullmatch(r"[^()]*", value):  # a plain list and not range(...) or choice(...)
         text, listed = shlex.quote(f"{key}={quote_text(value)}"), shlex.quote(f"{key}=[{value}]")
         parts.append(f"for one text with a comma, quote it: {text}; for a list write {listed}")
