@@ -163,8 +163,10 @@ def _as_text(argument: str) -> str:
 
 def _several_values(argument: str) -> str:
     key, _, value = argument.partition("=")
-    way = f"For one run per value add -m to the command {opsin_command('train')}"
-    parts = [f"{argument} gives several values, and a single run takes one. {way}"]
+    parts = [
+        f"{argument} gives several values, and a single run takes one. For one run per value add -m to the command "
+        f"{opsin_command('train')}"
+    ]
     if re.fullmatch(r"[^()]*", value):  # a plain list and not range(...) or choice(...)
         text, listed = shlex.quote(f"{key}={quote_text(value)}"), shlex.quote(f"{key}=[{value}]")
         parts.append(f"for one text with a comma, quote it: {text}; for a list write {listed}")
