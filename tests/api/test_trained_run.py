@@ -157,7 +157,7 @@ MISTAKES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "unknown option": (("model=cnn_gpa",), {}, "did you mean model=cnn_gap"),
     "unknown key": ((), {"datamodule": {"batchsize": 3}}, "did you mean datamodule.batch_size"),
     "wrong value": ((), {"optimizer": {"lr": "fast"}}, "optimizer.lr should be a valid number"),
-    "several values": (("model=mlp,cnn_gap",), {}, "gives several values"),
+    "several values": (("model=mlp,cnn_gap",), {}, "add -m to the command opsin train"),
     "multirun": (("-m", "seed=1,2"), {}, "trains one run"),
     "help": (("--help",), {}, "trains one run"),
     "no folder": (("photos",), {}, "there is no such folder"),

@@ -62,7 +62,7 @@ def test_a_checkpoint_of_the_last_epoch_does_not_replace_the_predictions_of_the_
 def test_python_functions_and_other_runs_name_the_damaged_checkpoint(run: RunDirectory) -> None:
     flip_bit(run.best, "/data/2", 30)
     uses: dict[str, Callable[[], object]] = {
-        "add --checkpoint last": lambda: opsin.load("run"),
+        "in Python checkpoint='last'": lambda: opsin.load("run"),
         "set model.weights=run/checkpoints/last.ckpt": lambda: load_weights(
             cnn_gap(num_logits=10, in_channels=1, image_size=(28, 28)), "run"
         ),

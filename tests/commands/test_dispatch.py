@@ -11,7 +11,7 @@ import pytest
 
 from opsin import __version__
 from opsin.commands import dispatch, interpret
-from opsin.commands.command_line import command
+from opsin.commands.command_line import command, command_parser
 from opsin.commands.command_table import COMMANDS
 from opsin.commands.completion import complete
 from opsin.commands.interpret.interpretation import KINDS
@@ -207,3 +207,11 @@ def test_a_closed_pipe_is_not_an_error() -> None:
 
 def test_interpret_lists_all_kinds() -> None:
     assert tuple(interpret.KINDS.split(", ")) == KINDS
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+@pytest.mark.parametrize("details", ["", "Details."])
+def test_the_example_ends_the_description_so_that_it_can_be_copied(name: str, details: str) -> None:
+    description = command_parser(name, details).description or ""
+    assert description.endswith(f" {COMMANDS[name].example}")
+    assert "PHOTOS" not in description or name in ("train", "embed")  # which take a folder of class folders

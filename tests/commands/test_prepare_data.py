@@ -1,11 +1,13 @@
 """`opsin prepare-data`: each option of shards has an effect or is refused, and the printed command reads the shards."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 from disks import mounted
 
 from opsin.commands.prepare_data import _parser, _training, main
+from opsin.config.overrides import find_value
 from opsin.runs.quoting import override
 
 
@@ -71,3 +73,14 @@ def test_the_printed_command_names_the_server() -> None:
     assert override("datamodule.path", "s3://bucket/digits") in command
     assert override("datamodule.storage_options.endpoint_url", "http://localhost:9000") in command
     assert "endpoint_url" not in _training(_parser().parse_args(words[:2]))
+
+
+@pytest.mark.parametrize("folder", ["photos", "my photos"])
+def test_a_folder_gets_the_command_that_prepares_its_images(
+    folder: str, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (in_tmp / folder).mkdir()
+    assert main([folder]) == 1
+    words = shlex.split(capsys.readouterr().err.split(" is a folder: ")[1].split(" prepares ")[0])
+    assert words[-3:-1] == ["prepare-data", "image_folder"]
+    assert find_value(words, "datamodule.path") == folder

@@ -252,7 +252,7 @@ def test_images_that_changed_since_training_are_refused(start, tmp_path: Path) -
     evaluate(run)
     (tmp_path / "photos" / "a" / "3.png").unlink()
     for again in (lambda: evaluate(run), lambda: resume(run, "trainer.max_epochs=2")):
-        with pytest.raises(UserError, match="have changed since the run began"):
+        with pytest.raises(UserError, match="are not those of the run"):
             again()
 
 

@@ -699,3 +699,30 @@ def test_several_options_of_a_group_are_recorded_and_their_files_are_named(folde
     for place, file in zip(places, files, strict=True):
         assert f"{file}.yaml" in origin.of(place)
     assert "callbacks" not in compose(["~callbacks"]).origin.choices
+
+
+GLOBAL = "# @package _global_\n"
+
+
+@pytest.mark.parametrize(
+    ("group", "text", "message"),
+    [
+        ("experiment", "trainer: {max_epochs: 1}", "experiment=mine: a file of configs/experiment that sets keys of"),
+        ("debug", "seed: 3", "debug=mine: a file of configs/debug that sets keys of other sections begins with the"),
+        ("experiment", "defaults: [override /model: mlp]", "In 'experiment/mine': a file of configs/experiment that"),
+        ("debug", "defaults: [override /trainer: cpu]", "In 'debug/mine': a file of configs/debug that sets keys"),
+        ("experiment", f"{GLOBAL}defaults: [model: mlp]", "In 'experiment/mine': a file chooses an option with the "),
+        ("debug", f"{GLOBAL}defaults: [override trainer: cpu]", "In 'debug/mine': a file chooses an option with the "),
+        ("experiment", f"{GLOBAL}defaults: [/optimizer: sgd]", "optimizer is chosen twice: a file chooses an option "),
+        ("experiment", f"{GLOBAL}defaults: [override /modle: mlp]", "In 'experiment/mine': there is no config group "),
+    ],
+)
+def test_common_mistakes_in_own_files_get_the_line_to_write(
+    group: str, text: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / group).mkdir()
+    (tmp_path / group / "mine.yaml").write_text(f"{text}\n")
+    with pytest.raises(UserError) as caught:
+        compose([f"{group}=mine"], source=ConfigSource.of([str(tmp_path)]))
+    assert str(caught.value).startswith(message)
+    assert any(line in str(caught.value) for line in ("`# @package _global_`", "`- override /", "did you mean model?"))

@@ -36,6 +36,17 @@ def test_a_refused_value_is_shown_in_quotes(value: str) -> None:
     assert check_overrides([shown], OPTIONS) == [shown]
 
 
+@pytest.mark.parametrize("folder", ["photos", "my photos", "a/b", "1e3"])
+@pytest.mark.parametrize(("options", "first"), [(OPTIONS, ["datamodule=image_folder"]), ({}, [])])
+def test_a_folder_gets_the_overrides_that_name_it(folder: str, options: dict, first: list[str], in_tmp: Path) -> None:
+    (in_tmp / folder).mkdir(parents=True)
+    with pytest.raises(UserError, match=" is a folder, and the command takes overrides: write ") as caught:
+        check_overrides([folder], options)
+    *before, shown = shlex.split(str(caught.value).split(": write ")[1])
+    assert before == first
+    assert find_value(check_overrides([shown], options), "datamodule.path") == folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", [[], ["-m"], ["resume=auto"]])
 @pytest.mark.parametrize("script", ["train.py", "scripts/find_lr.py"])
@@ -73,7 +84,7 @@ def test_several_values_need_a_multirun() -> None:
     message = refusal("datamodule.path=x,y")
     for part in ("add -m", "'datamodule.path=\"x,y\"'", "'datamodule.path=[x,y]'"):
         assert part in message
-    assert refusal("seed=range(3)").endswith("add -m")
+    assert refusal("seed=range(3)").endswith("add -m to the command opsin train")
     arguments = ["datamodule.path=x,y", "--multirun", "seed=range(3)"]
     assert check_overrides(arguments, OPTIONS) == arguments
 

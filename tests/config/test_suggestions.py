@@ -55,6 +55,7 @@ VALUES = {"arch": "resnet18", "data": "mnist", "device": "cpu", "pretrained": "t
         ("ckpt_path=outputs/latest", "resume=outputs/latest"),
         ("freeze=true", "model.trainable=head"),
         ("share=0.1", "callbacks.confusion_matrix.share=0.1"),
+        ("dir=x", "hydra.run.dir=x or hydra.sweep.dir=x"),
     ],
 )
 def test_an_unknown_key_gets_the_override_to_type(typed: str, right: str) -> None:
@@ -76,6 +77,42 @@ def test_an_unknown_key_gets_the_override_to_type(typed: str, right: str) -> Non
 def test_a_parameter_that_the_file_of_a_class_omits_is_added_with_a_plus(chosen: str, typed: str) -> None:
     section, plus = typed.split(".")[0], shlex.quote(f"+{typed}")
     assert suggest([chosen, typed]) == f"{typed} is not known: {plus} adds it, if the class of {section} takes it"
+
+
+@pytest.mark.parametrize("typed", ["callbacks.norm._target_=mine.Norm", "logger.second._target_=mine.Logger"])
+def test_a_new_callback_or_logger_is_added_with_a_plus(typed: str) -> None:
+    assert suggest([typed]) == f"{typed} is not known: +{typed} adds it"
+
+
+@pytest.mark.parametrize("typed", ["configs_dir=x", "search_paths=x", "job.names=x", "modle._target_=a.B"])
+def test_keys_of_hydra_are_not_suggested_for_their_similarity(typed: str) -> None:
+    assert "hydra" not in suggest([typed])
+
+
+FOREIGN = (
+    "data.batch_size=64 ckpt_path=FILE model.lr=0.1 hparams_search=NAME --initial-checkpoint=FILE "
+    "--img-size=224 --mean=0.5 -b=128 --epochs=30 --opt=adamw --lr=1e-3 --weight-decay=0.05 "
+    "--layer-decay=0.7 --sched=cosine --warmup-epochs=3 --clip-grad=1 --hflip=0.5 --vflip=0.5 --scale=0.5 "
+    "--reprob=0.25 --mixup=0.2 --cutmix=1 --smoothing=0.1 --model-ema --amp --amp-dtype=bfloat16 --sync-bn "
+    "--resume=FILE epochs=100 patience=20 imgsz=224 batch=16 batch=-1 device=0 device=cpu device=mps "
+    "pretrained=False freeze=10 optimizer=AdamW lr0=0.001 cos_lr=True warmup_epochs=3 degrees=10 translate=0.1 "
+    "fliplr=0.5 fraction=0.1 amp=False project=RUNS data=PATH valid_pct=0.2"
+)
+
+
+@pytest.mark.parametrize("typed", FOREIGN.split())
+def test_the_names_in_the_tables_for_other_frameworks_are_translated_as_there(typed: str) -> None:
+    page = (ROOT / "docs" / "coming_from.md").read_text("utf-8")
+    name = typed.split("=")[0]
+    rows = [line.split("|")[2] for line in page.splitlines() if re.search(rf"\| .*(?<![\w-]){name}\b.* \|", line)]
+    if typed.startswith("-"):
+        with pytest.raises(UserError, match="did you mean") as caught:
+            read_command_line([typed])
+        said = str(caught.value)
+    else:
+        said = suggest([typed])
+    first = shlex.split(said.partition("did you mean ")[2].rstrip("?"))[0]
+    assert any(first.split("=")[0] in row for row in rows), said
 
 
 @pytest.mark.slow
@@ -100,7 +137,10 @@ def test_every_translation_names_options_and_keys_that_exist() -> None:
     for name in TRANSLATIONS:
         for translated in translate(f"other.{name}", VALUES.get(name, "1")):
             key, _, value = translated.partition("=")
-            assert key in keys or value in [*options[key], "OPTION"], translated
+            if key.startswith("+"):
+                make_plan(compose([f"{key}=0.5"]))
+            else:
+                assert key in keys or value in [*options[key], "OPTION"], translated
 
 
 def _keys_of_default_options() -> set[str]:
@@ -184,6 +224,10 @@ def test_a_primary_config_that_does_not_exist_is_named_without_the_search_path()
         ("--seed 3 model=mlp", "--seed 3 is not a flag: did you mean seed=3?"),
         ("model=mlp --epochs", "--epochs is not a flag: did you mean trainer.max_epochs=VALUE?"),
         ("--xyzzy 3", "Unrecognized arguments: --xyzzy; opsin"),
+        ("--config_dir x", "--config_dir is not a flag: did you mean --config-dir?"),
+        ("--multrun seed=0,1", "--multrun is not a flag: did you mean --multirun?"),
+        ("--config_name=x", "--config_name is not a flag: did you mean --config-name?"),
+        ("--resume=x", "--resume=x is not a flag: did you mean resume=x?"),
     ],
 )
 def test_a_flag_of_another_framework_gets_the_override_to_type(typed: str, message: str) -> None:

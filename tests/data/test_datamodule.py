@@ -519,6 +519,16 @@ def test_classes_with_few_images_are_named_once(tmp_path, caplog):
     ]
 
 
+@pytest.mark.parametrize(("bad", "damaged"), [((0,), {"cat"}), ((0, 5), {"cat", "dog"}), ((), set())])
+def test_a_class_with_few_images_is_said_to_have_lost_some_only_if_it_has(tmp_path, caplog, bad, damaged):
+    images = ArrayImages(np.zeros((9, 4, 5, 1), np.uint8), np.repeat([0, 1, 2], 3), "made")
+    data = datamodule_of(tmp_path, source(train=BadAt(images, bad), val=arrays(30), test=arrays(30)))
+    data.setup()
+    lines = [record.getMessage() for record in caplog.records if " train image" in record.getMessage()]
+    assert {line.split("'")[1] for line in lines if "cannot be decoded" in line} == damaged
+    assert len(lines) >= len(damaged)
+
+
 def test_batches_of_other_types_are_unchanged(tmp_path):
     datamodule = datamodule_of(tmp_path)
     example = torch.zeros(1, 1, 4, 5)

@@ -188,7 +188,7 @@ def test_predictions_can_be_closed_before_the_last_file(digits_run: RunDirectory
 def test_unusable_runs_and_batch_sizes_are_refused(digits_run: RunDirectory, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a run directory"):
         open_predictor(tmp_path)
-    with pytest.raises(UserError, match="--batch-size must be at least 1, got 0"):
+    with pytest.raises(UserError, match="the batch size must be at least 1, got 0"):
         open_predictor(digits_run.path, batch_size=0)
     copied = RunDirectory(Path(shutil.copytree(digits_run.path, tmp_path / "copied")))
     content = torch.load(copied.best, weights_only=True)

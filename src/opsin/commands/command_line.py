@@ -88,9 +88,9 @@ def command_parser(name: str, details: str = "", **options: Any) -> argparse.Arg
 
     Args:
         name: A name in `COMMANDS`.
-        details: Text for the help page after the summary and the example.
+        details: Text for the help page between the summary and the example.
         options: Further options of `argparse.ArgumentParser`.
     """
     form, entry = opsin_command(name), COMMANDS[name]
-    description = f"{entry.summary} Example: {form} {entry.example}"
-    return argparse.ArgumentParser(prog=form, description="\n\n".join(filter(None, [description, details])), **options)
+    parts = [entry.summary, details, f"Example: {form} {entry.example}"]  # last: argparse joins them to one paragraph
+    return argparse.ArgumentParser(prog=form, description="\n\n".join(filter(None, parts)), **options)

@@ -26,7 +26,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "evaluate": CommandEntry("evaluate", "Evaluate the best checkpoint of a finished run again.", "outputs/latest"),
     "predict": CommandEntry("predict", "Classify images.", "outputs/latest photo.jpg FOLDER 'photos/**/*.png' --top 3"),
     "interpret": CommandEntry(
-        "interpret", "Visualize what a network has learned.", "outputs/latest --what gradcam --images PHOTOS"
+        "interpret", "Visualize what a network has learned.", "outputs/latest --what gradcam --images photo.jpg"
     ),
     "compare": CommandEntry("compare", "Rank runs and test the differences.", "outputs"),
     "verify": CommandEntry(

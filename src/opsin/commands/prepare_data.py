@@ -5,6 +5,7 @@ from typing import Any
 
 from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
+from opsin.runs.home import user_path
 from opsin.runs.quoting import opsin_command, override
 
 DETAILS = """\
@@ -19,12 +20,16 @@ def main(arguments: list[str] | None = None) -> int:
     options, rest = _parser().parse_known_args(arguments)
     _check_shards(options)
     from opsin.config import compose, read_command_line
+    from opsin.config.suggestions import config_options
     from opsin.training import build
     from opsin.training.plan import make_plan
 
     line = read_command_line(rest, "prepare-data")
     if not line.overrides or "=" in (name := line.overrides[0]) or line.multirun or line.shows:
         raise UserError(f"Name one dataset, then overrides: {opsin_command('prepare-data', 'mnist', 'data_dir=PATH')}")
+    if user_path(name).is_dir() and name not in config_options(line.source)["datamodule"]:
+        shown = opsin_command("prepare-data", "image_folder", override("datamodule.path", name))
+        raise UserError(f"{name} is a folder: {shown} prepares its images")
     composed = compose([override("datamodule", name), *line.overrides[1:]], source=line.source)
     data = build.data(make_plan(composed))
     lines = []
@@ -136,7 +141,8 @@ def _summary(facts: dict[str, Any]) -> list[str]:
     ]
     if facts["bad_images"]:
         reports = ", ".join(facts["bad_image_reports"])
-        lines.append(f"  {facts['bad_images']} images cannot be read{f': {reports}' if reports else ''}")
+        plural = "s" * (facts["bad_images"] > 1)
+        lines.append(f"  {facts['bad_images']} image{plural} cannot be read{f': {reports}' if reports else ''}")
     return lines
 
 

@@ -24,7 +24,7 @@ from opsin.config.search_path import ConfigSource
 from opsin.config.secrets import refuse_typed_secrets
 from opsin.config.sections import SECTIONS
 from opsin.config.suggestions import config_options, suggest, with_listing
-from opsin.errors import UserError
+from opsin.errors import UserError, nearest
 from opsin.runs.home import expand_home
 from opsin.runs.quoting import opsin_command, override
 
@@ -33,6 +33,9 @@ Shown = Literal["help", "hydra_help", "version", "config", "info", "completion"]
 
 TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 """Topics of `--info`."""
+
+FLAG_CUTOFF = 0.85
+"""Smallest similarity of a suggested flag; a flag that is less similar can be the name of a key, such as `--resume`."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,11 @@ def read_command_line(arguments: Sequence[str], command: str = "train") -> Comma
     refuse_typed_secrets(arguments)
     parser = _parser(command)
     known, flags = parser.parse_known_intermixed_args(_with_topic(arguments))
-    if flags and (advice := _explain_flag(flags[0], arguments)):
+    typed = vars(known)
+    if flags and (advice := _explain_flag(flags[0], arguments, [_flag(name) for name in typed])):
         raise UserError(advice)
     if flags:
         parser.error(f"unrecognized arguments: {' '.join(flags)}")
-    typed = vars(known)
     shown: list[Shown] = [name for name in get_args(Shown) if typed[name]]
     if len(shown) > 1:
         raise UserError(f"{', '.join(_flag(name) for name in shown)}: use one at a time")
@@ -143,8 +146,10 @@ def _parser(command: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _explain_flag(flag: str, arguments: Sequence[str]) -> str:
-    """Return a message with the override that a flag stands for, such as `--epochs 2`, or an empty text."""
+def _explain_flag(flag: str, arguments: Sequence[str], known: Sequence[str]) -> str:
+    """Return a message with the known flag, or the override, that a flag such as `--epochs 2` stands for; else ""."""
+    if near := nearest(flag.partition("=")[0].replace("_", "-"), known, cutoff=FLAG_CUTOFF):
+        return f"{flag.partition('=')[0]} is not a flag: did you mean {near[0]}?"
     name, equals, value = flag.lstrip("-").partition("=")
     follows = next(iter(arguments[arguments.index(flag) + 1 :]), "-") if flag in arguments else "-"
     shown = flag if equals or follows.startswith("-") or is_override(follows) else f"{flag} {follows}"
@@ -166,7 +171,8 @@ def _with_topic(arguments: Sequence[str]) -> list[str]:
 
 
 def _flag(name: str) -> str:
-    return {"config": "--cfg", "completion": "--shell-completion"}.get(name, f"--{name.replace('_', '-')}")
+    special = {"config": "--cfg", "completion": "--shell-completion", "rerun": "--experimental-rerun"}
+    return special.get(name, f"--{name.replace('_', '-')}")
 
 
 def show(line: CommandLine) -> None:

@@ -45,7 +45,7 @@ from opsin.config.secrets import (
 from opsin.config.sections import missing_section
 from opsin.config.suggestions import config_options, explain_unknown_option, suggest, with_listing
 from opsin.config.yaml_files import in_words, refuse_broken_files
-from opsin.errors import UserError
+from opsin.errors import UserError, did_you_mean
 from opsin.runs.directory import RunDirectory, new_run_path
 from opsin.runs.home import user_path
 from opsin.runs.quoting import opsin_command, override
@@ -137,12 +137,26 @@ def compose_raw(overrides: Sequence[str], source: ConfigSource | None = None) ->
         reason = str(error) or f"Hydra fails with {type(error).__name__}: a section or a key has the wrong type"
         raise UserError(with_listing(suggest(overrides, source)) or _in_short(reason, source)) from None
     _refuse_odd_keys(composed)
+    for group in ("experiment", "debug"):
+        if group in composed and not any(key_of(text).startswith(f"{group}.") for text in overrides):
+            raise UserError(f"{group}={find_value(overrides, group)}: {_without_package(group)}")
     refuse_saved_without_effect(composed)
     refuse_variables_in_files(composed, overrides)
     tree: Any = OmegaConf.to_container(composed, resolve=False)
     _refuse_missing_sections(tree, source)
     _refuse_no_folder(tree.get("output_dir"))  # of a sweep, too
     return composed
+
+
+_TWICE = "{group} is chosen twice: "
+
+_CHOICES = (
+    (r"Could not find '\w+/(?P<group>\w+)/(?P<option>\w+)'", ""),
+    (r"Could not override '\w+/(?P<group>\w+)@", ""),
+    (r"Multiple values for (?P<group>\w+)\. To override a value use 'override \w+: (?P<option>\w+)'", _TWICE),
+    (r"(?P<group>\w+) appears more than once", _TWICE),
+)
+"""Messages of Hydra on a wrong line in the list `defaults` of a file, and how Opsin's message on it begins."""
 
 
 def _in_short(reason: str, source: ConfigSource) -> str:
@@ -152,10 +166,26 @@ def _in_short(reason: str, source: ConfigSource) -> str:
         short = (
             f"~{deleted[1]}=VALUE: the config has another value. Write ~{deleted[1]} to delete the key with any value"
         )
+    groups = config_options(source)
+    if found := re.search(r"Could not override '\w+@(\w+)\.\w+'", short):
+        return f"{short[: found.start()]}{_without_package(found[1])}"
+    for pattern, problem in _CHOICES:
+        found = re.search(pattern, short)
+        if found and found["group"] in groups:
+            option = found.groupdict().get("option") or "OPTION"
+            way_out = f"a file chooses an option with the line `- override /{found['group']}: {option}`"
+            return f"{short[: found.start()]}{problem.format(**found.groupdict())}{way_out}"
+    if (found := re.search(r"Could not override '(\w+)'\. No match.*", short)) and found[1] not in groups:
+        return f"{short[: found.start()]}there is no config group {found[1]}{did_you_mean(found[1], groups)}"
     if found := re.search(r"Could not find '(\w+)/([^'\n]+)'", short):
-        known = config_options(source).get(found[1], [])
+        known = groups.get(found[1], [])
         short = with_listing(short[: found.start()] + explain_unknown_option(found[1], found[2], known))
     return short
+
+
+def _without_package(group: str) -> str:
+    """Return the message on a file whose keys are in a section with the name of its group, such as `experiment`."""
+    return f"a file of configs/{group} that sets keys of other sections begins with the line `# @package _global_`"
 
 
 def _refuse_odd_keys(composed: DictConfig) -> None:

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from opsin.errors import UserError
 from opsin.runs.home import expand_home
-from opsin.runs.quoting import override, quote_text
+from opsin.runs.quoting import opsin_command, override, printed_command, quote_text
 
 PATHS = ("data_dir", "datamodule.path", "model.weights", "model.teacher")
 """Keys that may hold a path; the saved config holds it as an absolute path."""
@@ -104,11 +104,11 @@ def check_overrides(arguments: Sequence[str], options: Mapping[str, Sequence[str
 
     Args:
         arguments: overrides and flags.
-        options: names of the options in each config group.
+        options: names of the options in each config group; empty for a run, which has chosen them.
 
     Raises:
-        UserError: an override cannot be parsed, lists values in a single run, or sets a group to something that is
-            not an option.
+        UserError: an override is the path of a folder, cannot be parsed, lists values in a single run, or sets a group
+            to something that is not an option.
     """
     multirun = any(argument in ("-m", "--multirun") or "hydra.mode=" in argument for argument in arguments)
     checked, is_value = [], False
@@ -132,6 +132,10 @@ def task_overrides(hydra: Any) -> list[str]:
 
 
 def _check(argument: str, options: Mapping[str, Sequence[str]], multirun: bool) -> str:
+    if is_word(argument) and Path(expand_home(argument)).is_dir():
+        group = ["datamodule=image_folder"] if options else []
+        shown = printed_command([*group, override("datamodule.path", argument)])
+        raise UserError(f"{argument} is a folder, and the command takes overrides: write {shown}")
     parsed = parse_override(argument)
     key = key_of(argument)
     if argument.startswith("~"):
@@ -159,7 +163,10 @@ def _as_text(argument: str) -> str:
 
 def _several_values(argument: str) -> str:
     key, _, value = argument.partition("=")
-    parts = [f"{argument} gives several values, and a single run takes one. For one run per value add -m"]
+    parts = [
+        f"{argument} gives several values, and a single run takes one. For one run per value add -m to the command "
+        f"{opsin_command('train')}"
+    ]
     if re.fullmatch(r"[^()]*", value):  # a plain list and not range(...) or choice(...)
         text, listed = shlex.quote(f"{key}={quote_text(value)}"), shlex.quote(f"{key}=[{value}]")
         parts.append(f"for one text with a comma, quote it: {text}; for a list write {listed}")

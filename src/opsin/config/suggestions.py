@@ -12,12 +12,13 @@ An option of a group (`model=resnet18`) is matched in this order (`_nearest_opti
 A key (`optimizer.learning_rate=0.1`) is matched in this order (`_unknown_key`):
 
 1. The translation of its last component, if another framework uses this name (`TRANSLATIONS`).
-2. Up to three keys with the same last component.
-3. The same key with a plus sign, if its section builds a class (`_target_`) and has no key with a similar last
+2. The same key with a plus sign, if it is the `_target_` of a new entry of a section, such as `callbacks`.
+3. Up to three keys with the same last component, those of Hydra last.
+4. The same key with a plus sign, if its section builds a class (`_target_`) and has no key with a similar last
    component, from `LAST_CUTOFF` on: config files do not list every parameter of their class.
-4. The most similar key, from `KEY_CUTOFF` on.
-5. The key with the most similar last component, from `LAST_CUTOFF` on.
-6. Otherwise there is no suggestion.
+5. The most similar key, from `KEY_CUTOFF` on, without those of Hydra.
+6. The key with the most similar last component, from `LAST_CUTOFF` on, without those of Hydra.
+7. Otherwise there is no suggestion.
 """
 
 import shlex
@@ -135,7 +136,7 @@ def _gpus(value: str) -> list[str]:
 
 
 def _pretrained(value: str) -> list[str]:
-    weights = {"true": "imagenet", "1": "imagenet", "false": "none", "0": "none", "null": "none"}
+    weights = {"true": "imagenet", "1": "imagenet", "false": "none", "0": "none", "null": "none", "value": "imagenet"}
     return [f"model.weights={weights.get(value.lower(), value)}"]
 
 
@@ -166,6 +167,7 @@ TRANSLATIONS = {
     **_names("momentum", lambda value: ["optimizer=sgd", f"optimizer.momentum={value}"]),
     **_names("optimizer optim opt optimizer_name", "optimizer"),
     **_names("scheduler sched lr_scheduler lr_schedule schedule", "scheduler"),
+    **_names("cos_lr", lambda _: ["scheduler=cosine"]),
     **_names("warmup warmup_epochs lr_warmup_epochs", "scheduler.warmup_epochs"),
     **_names("epochs epoch max_epochs num_epochs n_epochs n_epoch", "trainer.max_epochs"),
     **_names("max_steps num_steps steps", "trainer.max_steps"),
@@ -173,15 +175,17 @@ TRANSLATIONS = {
     **_names("gpus gpu num_gpus ngpus n_gpus", _gpus),
     **_names("devices num_devices nproc_per_node", "trainer.devices"),
     **_names("workers num_workers num_threads threads", "trainer.threads"),
-    **_names("amp half fp16 mixed_precision use_amp", _mixed_precision),
+    **_names("amp amp_dtype half fp16 mixed_precision use_amp", _mixed_precision),
+    **_names("sync_bn syncbn", lambda _: ["trainer.sync_batchnorm=true"]),
     **_names("precision", "trainer.precision"),
     **_names("clip_grad gradient_clip_val grad_clip clip_grad_norm", "trainer.gradient_clip_norm"),
     **_names("accumulate accum grad_accum_steps accumulate_grad_batches", "trainer.accumulate_grad_batches"),
-    **_names("batch_size batch bs train_batch_size batch_size_per_gpu", "datamodule.batch_size"),
+    **_names("batch_size batch b bs train_batch_size batch_size_per_gpu", "datamodule.batch_size"),
     **_names("eval_batch_size validation_batch_size test_batch_size", "datamodule.eval_batch_size"),
     **_names("image_size img_size imgsz input_size img imsize resolution", "datamodule.image_size"),
     **_names("path data_path data_root root train_dir folder", _folder),
     **_names("data dataset dataset_name", _dataset),
+    **_names("fraction", "datamodule.train_fraction"),
     **_names("val_fraction valid_pct val_split val_ratio", "datamodule.val_fraction"),
     **_names("num_folds n_folds k_folds kfold", "datamodule.num_folds"),
     **_names("model arch architecture net network backbone encoder model_name", "model"),
@@ -192,9 +196,17 @@ TRANSLATIONS = {
     **_names("smoothing label_smoothing", "loss.label_smoothing"),
     **_names("class_weights class_weight", "loss.class_weights"),
     **_names("augmentation aug augment augmentations transforms transform aa", "augmentation"),
+    **_names("hflip fliplr", lambda _: ["augmentation=flip"]),
+    **_names("vflip flipud", lambda value: [f"+augmentation.vertical_flip={value}"]),
+    **_names("degrees", lambda value: [f"+augmentation.rotation={value}"]),
+    **_names("translate", lambda value: [f"+augmentation.translation={value}"]),
+    **_names("reprob", lambda value: [f"+augmentation.erasing={value}"]),
+    **_names("scale", lambda _: ["augmentation=random_resized_crop"]),
+    **_names("mixup cutmix", lambda _: ["augmentation=mixup_cutmix"]),
     **_names("patience early_stopping_patience", "callbacks.early_stopping.patience"),
     **_names("ema model_ema", lambda _: ["callbacks=ema"]),
     **_names("project output out_dir save_dir log_dir default_root_dir", "output_dir"),
+    **_names("hparams_search", "sweep"),
     **_names("random_seed random_state manual_seed", "seed"),
 }
 """Overrides of Opsin by the names of other frameworks (timm, Ultralytics, fastai, lightning-hydra-template)."""
@@ -223,7 +235,11 @@ def _unknown_key(key: str, value: str, known: Sequence[str]) -> str:
     if translated := translate(key, value):
         return f"{line}: did you mean {shlex.join(translated)}?"
     section, _, last = key.rpartition(".")
+    if last == "_target_" and section.rpartition(".")[0] in known:  # a new callback or logger
+        return f"{line}: {shlex.quote(f'+{key}={value}')} adds it"
     same = [name for name in known if name.rsplit(".", 1)[-1] == last]
+    known = [name for name in known if not name.startswith("hydra.")]  # whose names are similar to many others
+    same.sort(key=lambda name: name not in known)
     siblings = [name.rsplit(".", 1)[-1] for name in known if name.rpartition(".")[0] == section]
     if "_target_" in siblings and not same and not nearest(last, siblings, cutoff=LAST_CUTOFF):
         return f"{line}: {shlex.quote(f'+{key}={value}')} adds it, if the class of {section} takes it"

@@ -323,7 +323,8 @@ def _is_utf8(value: Any) -> bool:
 
 
 def _nearest(key: str, names: Sequence[str], prefix: str = "") -> str:
-    return did_you_mean(key, names, prefix) or f"; known here: {', '.join(sorted(names))}"
+    listed = f"; known here: {', '.join(sorted(names))}" if names else ""
+    return did_you_mean(key, names, prefix) or listed
 
 
 def _descend(value: Any, steps: Sequence[int | str]) -> tuple[str, Any]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -161,16 +161,28 @@ class ImageSplits:
         if missing and split == "train":
             names = ", ".join(f"'{name}'" for name in missing)
             raise UserError(f"'{self._source.name}' has no {split} image of class {names}.{bad}")
-        self._warn(split, counts, bad)
+        self._warn(split, counts, bad, self._damaged(subset))
         self.subsets[split] = subset
+
+    def _damaged(self, subset: Subset) -> set[str]:
+        """Return the classes of the images that cannot be decoded in the stores of a subset."""
+        lost = [np.delete(store.images.targets, store.kept) for store in subset.stores if store.bad]
+        return {self._source.classes[target] for targets in lost for target in targets.tolist()}
 
     def _counts(self, targets: Indices) -> dict[str, int]:
         """Return the number of images of each class."""
         counts = np.bincount(targets, minlength=len(self._source.classes))
         return dict(zip(self._source.classes, counts.tolist(), strict=True))
 
-    def _warn(self, split: Split, counts: Mapping[str, int], bad: str = "") -> None:
-        """Log once per split which classes it lacks, and of which it has too few images to measure them."""
+    def _warn(self, split: Split, counts: Mapping[str, int], bad: str = "", damaged: Container[str] = ()) -> None:
+        """Log once per split which classes it lacks, and of which it has too few images to measure them.
+
+        Args:
+            split: The split.
+            counts: Number of its images of each class.
+            bad: Text on images that cannot be decoded.
+            damaged: The classes of these images.
+        """
         if split in self._warned:
             return
         self._warned.add(split)
@@ -180,7 +192,8 @@ class ImageSplits:
             if count:
                 effect = "too few to learn it" if split == "train" else f"its {split} recall is not reliable"
             number = f"only {count} {split} image{'s' * (count > 1)}" if count else f"no {split} image"
-            _LOG.warning("%s has %s of class '%s': %s.%s", self._source.name, number, name, effect, bad)
+            cause = bad if name in damaged else ""
+            _LOG.warning("%s has %s of class '%s': %s.%s", self._source.name, number, name, effect, cause)
         if len(few) > _MOST_WARNINGS:
             more = len(few) - _MOST_WARNINGS
             _LOG.warning("%s has no or few %s images of %d more classes", self._source.name, split, more)

@@ -72,7 +72,7 @@ class Predictor:
         if trained.classes is None:
             raise UserError(f"{trained.name} has no classes: give a run directory, such as outputs/latest")
         if batch_size is not None and batch_size < 1:
-            raise UserError(f"--batch-size must be at least 1, got {batch_size}")
+            raise UserError(f"the batch size must be at least 1, got {batch_size}")
         self.trained = trained
         self.classes = tuple(trained.classes)
         self._device = device

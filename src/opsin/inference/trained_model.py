@@ -21,7 +21,7 @@ from opsin.errors import UserError, did_you_mean
 from opsin.inference.opened_network import open_network
 from opsin.models import Network, load_weights
 from opsin.models.weights import KINDS, UnreachableError, known_weights
-from opsin.runs.checkpoint_files import choose_checkpoint
+from opsin.runs.checkpoint_files import CHOOSE_OTHER, choose_checkpoint
 from opsin.runs.directory import RunDirectory, newest_usable
 from opsin.runs.garbage_collection import resume_collection
 from opsin.runs.home import real_path
@@ -163,9 +163,9 @@ def load_trained_model(
     resume_collection()
     run = RunDirectory(real_path(name))
     if run.config.is_file():
-        return _of_run(run, image_size, checkpoint, "" if option else "add --checkpoint {name}")
+        return _of_run(run, image_size, checkpoint, "" if option else CHOOSE_OTHER)
     if checkpoint != "best":
-        raise UserError(f"--checkpoint {checkpoint}: {name} is not a run directory, so it has no checkpoints")
+        raise UserError(f"checkpoint {checkpoint}: {name} is not a run directory, so it has no checkpoints")
     if not option and len(Path(name).parts) > 1:
         RunDirectory.of(name)  # refuses it: no network has such a name
     weights = known_weights(name).get("imagenet") if name in NAMED else None

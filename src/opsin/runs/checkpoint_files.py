@@ -51,7 +51,11 @@ def _fault(file: Path, _state: tuple[int, int, int]) -> str | None:
     return f"is damaged (the checksum of {damaged} does not match)" if damaged else None
 
 
-def choose_checkpoint(run: RunDirectory, wanted: str = "best", advice: str = "add --checkpoint {name}") -> Path:
+CHOOSE_OTHER = "add --checkpoint {name} (in Python checkpoint='{name}')"
+"""Advice to choose another checkpoint with the option of the commands, or with the argument of `opsin.load`."""
+
+
+def choose_checkpoint(run: RunDirectory, wanted: str = "best", advice: str = CHOOSE_OTHER) -> Path:
     """Return the checkpoint of a run that `--checkpoint` names, if it is intact.
 
     Args:
@@ -68,7 +72,7 @@ def choose_checkpoint(run: RunDirectory, wanted: str = "best", advice: str = "ad
     if (fault := fault_of(file)) is None:
         return file
     if wanted not in named:
-        raise UserError(f"--checkpoint {wanted}: {file} {fault}; give best, last, or the path of a checkpoint")
+        raise UserError(f"checkpoint {wanted}: {file} {fault}; give best, last, or the path of a checkpoint")
     name, other = next((name, other) for name, other in named.items() if name != wanted)
     resume = f"resume the run with: {resume_command(run.path)}"
     if (fault_of_other := fault_of(other)) is None:

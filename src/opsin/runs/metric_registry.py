@@ -204,7 +204,7 @@ def check_measured(name: str, place: str, trainer: Mapping[str, Any]) -> None:
     cause = ""
     if trainer.get("limit_val_batches") == 0:
         cause = "trainer.limit_val_batches=0 turns validation off; raise it"
-    elif isinstance(every, int) and isinstance(epochs, int) and every > epochs:
+    elif isinstance(every, int) and isinstance(epochs, int) and every > epochs >= 1:
         cause = f"trainer.check_val_every_n_epoch={every} is above trainer.max_epochs={epochs}; lower it"
     if cause:
         raise UserError(f"{place}={name} is never measured: {cause}, or use a metric of train/")

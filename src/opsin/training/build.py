@@ -27,6 +27,7 @@ from opsin.models.weights import KINDS, recorded_format
 from opsin.models.whitening import whiten_stem
 from opsin.runs.directory import RunDirectory
 from opsin.runs.home import user_path
+from opsin.runs.quoting import opsin_command
 from opsin.runs.result import DataFacts, ImageFormat
 from opsin.training.callbacks.busy_machine import BusyMachine
 from opsin.training.callbacks.finite_loss import FiniteLoss
@@ -128,9 +129,9 @@ def check_same_data(data: ImageDataModule, recorded: DataFacts) -> None:
     """
     if data.facts()["fingerprint"] != recorded.fingerprint:
         raise UserError(
-            f"The images of {data.source.name} have changed since the run began: files were added, removed or changed, "
-            "or new names changed their order, and training images could now be in the test set. Restore them, or "
-            "start a new run."
+            f"The images of {data.source.name} are not those of the run: files were added, removed or changed since it "
+            "began, or new names changed their order, and training images could now be in the test set. Restore them, "
+            f"or start a new run. {opsin_command('predict')} classifies any images."
         )
 
 

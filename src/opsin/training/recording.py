@@ -309,7 +309,8 @@ def announce(
         lines.insert(-1, f"precision  auto: {decided.precision}, because {decided.reason}")
     if data.bad_images:
         reports = ", ".join(data.bad_image_reports)
-        lines.insert(1, f"           {data.bad_images} images cannot be read and are left out: {reports}")
+        images, verb = ("image", "is") if data.bad_images == 1 else ("images", "are")
+        lines.insert(1, f"           {data.bad_images} {images} cannot be read and {verb} left out: {reports}")
     log.info("%s\n%s", "\n".join(lines), tables[0])
     write_atomically(run.path / "model.txt", "\n".join(tables))
 

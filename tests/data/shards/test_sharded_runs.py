@@ -142,7 +142,7 @@ def test_a_resume_with_other_shards_is_refused(home, start, tmp_path) -> None:
         start("cut", *overrides, stop(5))
     index = copied / "opsin.json"
     index.write_text(index.read_text().replace('"digest": "', '"digest": "0', 1))
-    with pytest.raises(UserError, match="have changed since the run began"):
+    with pytest.raises(UserError, match="are not those of the run"):
         train(compose_again(RunDirectory(tmp_path / "outputs" / "cut")))
 
 
