@@ -131,6 +131,14 @@ def test_files_are_preprocessed_as_in_training(run: str, tmp_path: Path) -> None
     assert batch.targets is None
 
 
+def test_folders_with_subfolders_and_patterns_name_images(run: str, tmp_path: Path) -> None:
+    for name in ("cats/a.png", "cats/b.png", "dogs/old/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    for given, names in ((tmp_path, ("a.png", "b.png", "c.png")), (tmp_path / "cats" / "*.png", ("a.png", "b.png"))):
+        assert open_model_and_images(run, images=[str(given)]).selected_images(8).names == names
+
+
 def test_count_limits_the_given_images(run: str, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -289,7 +297,7 @@ def test_a_duplicate_across_splits_is_found(predicted: str, monkeypatch: pytest.
         ({"what": ["filters"], "ascent": {"steps": 0}}, "steps >= 1"),
         ({"what": ["kernels"], "out": Path(__file__)}, "is a file, not a folder; set --out to a path"),
         ({"what": ["filters"], "stage": "blok1"}, "no stage or layer 'blok1'"),
-        ({"what": ["activations"], "images": ["nowhere.png"]}, "nowhere.png: no such file or folder"),
+        ({"what": ["activations"], "images": ["nowhere.png"]}, "no file or folder matches nowhere.png"),
         ({"what": ["errors"], "images": [__file__]}, "do not give other images"),
         ({"what": ["errors"], "checkpoint": "last"}, "--checkpoint last: --what errors reads the saved predictions"),
     ],

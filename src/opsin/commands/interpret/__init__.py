@@ -44,7 +44,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("data", nargs="*", help="other images than those of the run, as for the command embed")
     parser.add_argument("--what", nargs="+", required=True, metavar="KIND", help=KINDS)
     parser.add_argument(
-        "--images", nargs="+", default=(), metavar="PATH", help="files or folders (default: validation images)"
+        "--images",
+        nargs="+",
+        default=(),
+        metavar="PATH",
+        help="files, folders (with subfolders), globs (default: validation images)",
     )
     parser.add_argument("--stage", help="a stage, a layer in it (block1.conv), or head.fc for the filters of classes")
     parser.add_argument(

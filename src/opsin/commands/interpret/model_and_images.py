@@ -11,13 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opsin.data.datasets import unlabeled_images
-from opsin.data.types import BadImage, Channels
+from opsin.data.types import BadImage
 from opsin.errors import UserError
+from opsin.inference.image_arguments import find_images
 from opsin.inference.inputs import InputImages, open_images
 from opsin.inference.trained_model import NAMED, TrainedModel, load_trained_model
 from opsin.models import load_weights
-from opsin.runs.home import user_path
 from opsin.training.permitted_targets import NETWORKS
 from opsin.visualization.images import Pixels
 
@@ -126,7 +125,7 @@ def open_model_and_images(
     Args:
         name: As for `load_trained_model`; a network with ImageNet weights has ImageNet's classes.
         words: Arguments that select the images, as for `open_images`.
-        images: Image files, or folders of images, to use instead.
+        images: Image files, folders with images in or below them, or patterns, to use instead.
         checkpoint: `best`, `last`, or the path of a checkpoint of the run.
 
     Raises:
@@ -136,7 +135,7 @@ def open_model_and_images(
     if trained_model.classes is None and name in NAMED:
         trained_model = _with_imagenet_head(trained_model)
     trained_model.network.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    return ModelAndImages(trained_model, tuple(words), _files(images, trained_model.source_channels))
+    return ModelAndImages(trained_model, tuple(words), tuple(find_images(images, trained_model.source_channels)))
 
 
 def _with_imagenet_head(trained_model: TrainedModel) -> TrainedModel:
@@ -150,20 +149,3 @@ def _with_imagenet_head(trained_model: TrainedModel) -> TrainedModel:
         return trained_model
     names = [name.split(",")[0] for name in info.label_descriptions()]
     return replace(trained_model, network=network, classes=names)
-
-
-def _files(images: Sequence[str], channels: Channels) -> tuple[Path, ...]:
-    """Return the files of the option `--images`, which takes files and folders."""
-    files: list[Path] = []
-    for image in images:
-        path = user_path(image)
-        if path.is_file():
-            files.append(path)
-            continue
-        if not path.is_dir():
-            raise UserError(f"--images {image}: no such file or folder")
-        loose = unlabeled_images(str(path), channels)
-        if loose is None:
-            raise UserError(f"--images {image} contains folders. Give one of them, or the files")
-        files += [path / file for file in loose.files]
-    return tuple(files)
