@@ -101,6 +101,12 @@ def test_the_search_path_is_recorded_and_not_needed_for_a_resume(folder: Path) -
     assert resumed.origin.folders == ()
 
 
+@pytest.mark.parametrize("value", ["True", "true", "false"])
+def test_a_truth_value_is_no_run_to_resume(value: str) -> None:
+    with pytest.raises(UserError, match=rf"(?i)resume={value} is no run: set resume=auto"):
+        compose([f"resume={value}"])
+
+
 @pytest.mark.slow
 def test_resume_auto_requires_the_same_config_files(folder: Path) -> None:
     source = ConfigSource.of([str(folder)])

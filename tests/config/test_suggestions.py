@@ -127,6 +127,36 @@ def test_unknown_options_and_keys_of_chosen_options_get_suggestions() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("typed", "explanation"),
+    [
+        ("nc=3", "the dataset determines the number of classes"),
+        ("model.num_classes=3", "the dataset determines the number of classes"),
+        ("checkpoint_hist=3", "a run keeps its best and its last checkpoint"),
+        ("pin_memory=true", "images are read without worker processes"),
+        ("dropout=0.3", "a network with dropout has the key model.dropout or model.head_dropout"),
+    ],
+)
+def test_a_name_that_needs_no_key_is_explained(typed: str, explanation: str) -> None:
+    assert suggest([typed]).startswith(f"{typed} is not known: {explanation}")
+
+
+def test_a_key_of_the_same_name_precedes_an_explanation() -> None:
+    assert suggest(["model=simple_cnn", "dropout=0.3"]).endswith("did you mean model.dropout=0.3?")
+
+
+@pytest.mark.parametrize("option", ["mine.yml", "mine.yaml", "configs/experiment/mine.yaml", "/tmp/mine.yaml"])
+def test_the_path_of_a_config_file_is_no_option(option: str) -> None:
+    assert suggest([f"experiment={option}"]) == (
+        f"experiment={option} is not known: experiment=NAME chooses the file configs/experiment/NAME.yaml"
+    )
+
+
+def test_a_misspelled_flag_of_a_command_gets_its_nearest_flag() -> None:
+    with pytest.raises(UserError, match="--step is not a flag: did you mean --steps"):
+        read_command_line(["--step", "20"], "find-lr", ("--steps", "--lowest"))
+
+
 def test_known_names_get_no_suggestion() -> None:
     assert suggest(["model=mlp", "optimizer.lr=1", "hydra.run.dir=x", "-m", "+a.b=1", "~logger.tensorboard"]) == ""
 
@@ -144,7 +174,7 @@ def test_every_translation_names_options_and_keys_that_exist() -> None:
 
 
 def _keys_of_default_options() -> set[str]:
-    tree = compose(["datamodule=image_folder", "datamodule.path=x", "optimizer=sgd"]).tree
+    tree = compose(["datamodule=image_folder", "datamodule.path=x", "optimizer=sgd", "scheduler=step"]).tree
 
     def dotted(node: object, above: str = "") -> set[str]:
         pairs = node.items() if isinstance(node, dict) else ()
@@ -228,6 +258,8 @@ def test_a_primary_config_that_does_not_exist_is_named_without_the_search_path()
         ("--multrun seed=0,1", "--multrun is not a flag: did you mean --multirun?"),
         ("--config_name=x", "--config_name is not a flag: did you mean --config-name?"),
         ("--resume=x", "--resume=x is not a flag: did you mean resume=x?"),
+        ("--num-classes 3", "--num-classes 3 is not a flag: the dataset determines the number of classes"),
+        ("--out x", "--out x is not a flag: did you mean output_dir=x?"),
     ],
 )
 def test_a_flag_of_another_framework_gets_the_override_to_type(typed: str, message: str) -> None:

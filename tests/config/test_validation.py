@@ -43,6 +43,8 @@ def refusal(*words: str) -> str:
         ("+model.num_logits=3", ["model.num_logits is computed by Opsin and cannot be set"]),
         ("+model.in_channels=3", ["model.in_channels is computed by Opsin"]),
         ("+callbacks.throughput.x=1", ["callbacks.throughput.x is not known  [set on the command line"]),
+        ("trainer.max_steps=0", ["trainer.max_steps=0 trains nothing", "on the command line (trainer.max_steps=0)"]),
+        ("trainer.devices=[]", ["chooses no device", "on the command line (trainer.devices=[])"]),
         ("trainer.max_epochs=0", ["trainer.max_epochs should be greater than or equal to 1, not 0"]),
         ("trainer.max_epochs=-1", ["trainer.max_epochs should be greater than or equal to 1, not -1"]),
         ("optimizer.lr=fast", ["optimizer.lr should be a valid number, not 'fast'"]),

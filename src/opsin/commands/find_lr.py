@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError("--steps must be 20 to 1000, and --lowest above 0 and below --highest")
     from opsin.config import read_command_line, show
 
-    line = read_command_line(rest, "find-lr")
+    line = read_command_line(rest, "find-lr", ("--steps", "--lowest", "--highest"))
     if line.shows:
         show(line)
         return 0

@@ -63,12 +63,13 @@ class CommandLine:
     by_default: str | None = None
 
 
-def read_command_line(arguments: Sequence[str], command: str = "train") -> CommandLine:
+def read_command_line(arguments: Sequence[str], command: str = "train", own_flags: Sequence[str] = ()) -> CommandLine:
     """Read the arguments of a command.
 
     Args:
         arguments: Overrides and flags.
         command: Name of the command, for messages.
+        own_flags: Further flags of the command, for suggestions.
 
     Raises:
         UserError: A flag is unknown or contradicts another, an argument holds a secret, or a folder of config files
@@ -78,7 +79,7 @@ def read_command_line(arguments: Sequence[str], command: str = "train") -> Comma
     parser = _parser(command)
     known, flags = parser.parse_known_intermixed_args(_with_topic(arguments))
     typed = vars(known)
-    if flags and (advice := _explain_flag(flags[0], arguments, [_flag(name) for name in typed])):
+    if flags and (advice := _explain_flag(flags[0], arguments, [*map(_flag, typed), *own_flags])):
         raise UserError(advice)
     if flags:
         parser.error(f"unrecognized arguments: {' '.join(flags)}")
@@ -157,7 +158,7 @@ def _explain_flag(flag: str, arguments: Sequence[str], known: Sequence[str]) -> 
     typed = f"{name.replace('-', '_')}={value}"
     advice = suggest([typed])
     advice = advice[len(typed) :].removeprefix(" is not known") if advice else f": did you mean {shlex.quote(typed)}?"
-    return f"{shown} is not a flag{advice}" if "did you mean" in advice else ""
+    return f"{shown} is not a flag{advice}" if ": " in advice else ""
 
 
 def _with_topic(arguments: Sequence[str]) -> list[str]:

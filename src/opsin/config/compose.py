@@ -201,8 +201,17 @@ def is_of_a_sweep(text: str) -> bool:
 
 
 def _run_to_resume(overrides: Sequence[str]) -> str | None:
-    """Return the run directory in `resume=RUN`; None without it, and for `resume=auto`."""
+    """Return the run directory in `resume=RUN`; None without it, and for `resume=auto`.
+
+    Raises:
+        UserError: The value is a truth value, as other frameworks have it.
+    """
     value = find_value(overrides, "resume")
+    if str(value).lower() in ("true", "false"):
+        raise UserError(
+            f"resume={value} is no run: set resume=auto to resume the newest unfinished run of the same command, or "
+            "resume=RUN"
+        )
     return None if value == "auto" else value
 
 

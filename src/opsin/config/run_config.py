@@ -47,13 +47,14 @@ class ConfigOrigin:
 
     def of(self, path: str) -> str:
         """Return the place that set the key at the dotted `path`; empty if unknown."""
-        for override in self.overrides:
-            key = key_of(override).replace("/", ".")
-            if path == key or path.startswith(f"{key}."):
-                if key in self.choices:
-                    continue  # the override chose an option of a group: its file is more exact
-                return f"on the command line ({override})"
-        return self._place(self._files(path))
+        override = self.typed(path)
+        return f"on the command line ({override})" if override else self._place(self._files(path))
+
+    def typed(self, path: str) -> str:
+        """Return the override that set the key at the dotted `path`, but not one that chose an option; else ""."""
+        keys = {override: key_of(override).replace("/", ".") for override in self.overrides}
+        setting = (text for text, key in keys.items() if path == key or path.startswith(f"{key}."))
+        return next((text for text in setting if keys[text] not in self.choices), "")
 
     def of_section(self, path: str) -> str:
         """Return the file that holds a section; empty if unknown.

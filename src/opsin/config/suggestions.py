@@ -13,7 +13,8 @@ A key (`optimizer.learning_rate=0.1`) is matched in this order (`_unknown_key`):
 
 1. The translation of its last component, if another framework uses this name (`TRANSLATIONS`).
 2. The same key with a plus sign, if it is the `_target_` of a new entry of a section, such as `callbacks`.
-3. Up to three keys with the same last component, those of Hydra last.
+3. Up to three keys with the same last component, those of Hydra last; if there are none, the explanation of this name
+   (`EXPLANATIONS`).
 4. The same key with a plus sign, if its section builds a class (`_target_`) and has no key with a similar last
    component, from `LAST_CUTOFF` on: config files do not list every parameter of their class.
 5. The most similar key, from `KEY_CUTOFF` on, without those of Hydra.
@@ -118,9 +119,10 @@ def translate(key: str, value: str) -> list[str]:
 
 
 def translation(key: str, value: Any) -> str:
-    """Return `: did you mean OVERRIDES?` for a key of another framework in a composed config, else an empty string."""
+    """Return the end of a sentence on a key of a composed config: overrides of Opsin, an explanation, or nothing."""
     found = [] if isinstance(value, Mapping) else translate(key, quote(value))
-    return f": did you mean {shlex.join(found)}?" if found else ""
+    reason = EXPLANATIONS.get(key.rsplit(".", 1)[-1].lower())
+    return f": did you mean {shlex.join(found)}?" if found else f": {reason}" if reason else ""
 
 
 def _device(value: str) -> list[str]:
@@ -168,9 +170,16 @@ TRANSLATIONS = {
     **_names("optimizer optim opt optimizer_name", "optimizer"),
     **_names("scheduler sched lr_scheduler lr_schedule schedule", "scheduler"),
     **_names("cos_lr", lambda _: ["scheduler=cosine"]),
+    **_names("step_size decay_epochs", lambda value: ["scheduler=step", f"scheduler.every_epochs={value}"]),
+    **_names("gamma decay_rate", lambda value: ["scheduler=step", f"scheduler.factor={value}"]),
     **_names("warmup warmup_epochs lr_warmup_epochs", "scheduler.warmup_epochs"),
     **_names("epochs epoch max_epochs num_epochs n_epochs n_epoch", "trainer.max_epochs"),
     **_names("max_steps num_steps steps", "trainer.max_steps"),
+    **_names("log_interval log_freq print_freq logging_steps", "trainer.log_every_n_steps"),
+    **_names("val_interval eval_interval val_freq eval_freq", "trainer.check_val_every_n_epoch"),
+    **_names("fast_dev_run dry_run", lambda _: ["debug=fast"]),
+    **_names("overfit_batches overfit", lambda _: ["debug=overfit"]),
+    **_names("torchcompile", lambda _: ["trainer.compile=true"]),
     **_names("device accelerator", _device),
     **_names("gpus gpu num_gpus ngpus n_gpus", _gpus),
     **_names("devices num_devices nproc_per_node", "trainer.devices"),
@@ -205,15 +214,38 @@ TRANSLATIONS = {
     **_names("mixup cutmix", lambda _: ["augmentation=mixup_cutmix"]),
     **_names("patience early_stopping_patience", "callbacks.early_stopping.patience"),
     **_names("ema model_ema", lambda _: ["callbacks=ema"]),
-    **_names("project output out_dir save_dir log_dir default_root_dir", "output_dir"),
+    **_names("project output out out_dir output_folder save_dir log_dir default_root_dir", "output_dir"),
     **_names("hparams_search", "sweep"),
-    **_names("random_seed random_state manual_seed", "seed"),
+    **_names("random_seed random_state manual_seed seed_everything", "seed"),
 }
 """Overrides of Opsin by the names of other frameworks (timm, Ultralytics, fastai, lightning-hydra-template)."""
+
+EXPLANATIONS = {
+    **dict.fromkeys(
+        ("num_classes", "nc", "n_classes", "nb_classes", "num_labels", "n_labels"),
+        "the dataset determines the number of classes",
+    ),
+    **dict.fromkeys(
+        ("save_top_k", "checkpoint_hist", "save_period", "save_freq", "save_total_limit", "save_last"),
+        "a run keeps its best and its last checkpoint",
+    ),
+    **dict.fromkeys(
+        ("pin_memory", "pin_mem", "persistent_workers", "prefetch_factor"),
+        "images are read without worker processes; trainer.threads sets the number of threads",
+    ),
+    **dict.fromkeys(
+        ("dropout", "drop", "drop_rate", "dropout_rate"),
+        "a network with dropout has the key model.dropout or model.head_dropout",
+    ),
+    **dict.fromkeys(("local_rank", "rank", "world_size"), "trainer.devices and trainer.num_nodes set the processes"),
+}
+"""Reasons why a name of another framework needs no key of Opsin."""
 
 
 def explain_unknown_option(group: str, option: str, known: Sequence[str]) -> str:
     """Return a line for an option that its group does not have, with the options that could be meant."""
+    if "/" in option or option.endswith((".yaml", ".yml")):
+        return f"{group}={option} is not known: {group}=NAME chooses the file configs/{group}/NAME.yaml"
     near = [f"{group}={name}" for name in _nearest_options(option, known)]
     if near:
         advice = f"did you mean {', '.join(near[:-1])}{' or ' if near[1:] else ''}{near[-1]}?"
@@ -238,6 +270,8 @@ def _unknown_key(key: str, value: str, known: Sequence[str]) -> str:
     if last == "_target_" and section.rpartition(".")[0] in known:  # a new callback or logger
         return f"{line}: {shlex.quote(f'+{key}={value}')} adds it"
     same = [name for name in known if name.rsplit(".", 1)[-1] == last]
+    if not same and (reason := EXPLANATIONS.get(last.lower())):
+        return f"{line}: {reason}"
     known = [name for name in known if not name.startswith("hydra.")]  # whose names are similar to many others
     same.sort(key=lambda name: name not in known)
     siblings = [name.rsplit(".", 1)[-1] for name in known if name.rpartition(".")[0] == section]

@@ -7,6 +7,7 @@ loaded.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -152,8 +153,14 @@ class _Checker:
                 call = owners[key]
                 fields[key] = Target(call, arguments) if key == schema.target else call(**arguments)
             except UserError as error:  # options that contradict each other
-                self._add(path, str(error))
+                self._add(self._named_key(path, str(error)), str(error))
         return fields
+
+    def _named_key(self, path: str, message: str) -> str:
+        """Return the key of a section that a message names, a typed one first; the section itself if it names none."""
+        keys = re.findall(rf"(?<![\w.]){re.escape(path)}\.\w+", message) if path else []
+        typed = [key for key in keys if self._origin.typed(key)]
+        return next(iter([*typed, *keys]), path)
 
     def _validated(self, path: str, values: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any] | None:
         """Validate values against a model; return those that were set, or None if there is a problem."""
