@@ -57,6 +57,20 @@ def test_splits_that_the_dataset_or_folds_determine(
     assert of(CARVED, num_folds=3) == {in_folds}
 
 
+@pytest.mark.parametrize(
+    ("sampler", "weights", "warns"),
+    [("balanced", "balanced", True), ("balanced", "none", False), ("shuffle", "balanced", False)],
+)
+def test_two_options_that_compensate_for_rare_classes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, sampler: str, weights: str, warns: bool
+) -> None:
+    both = make_plan(compose([f"datamodule.sampler={sampler}", f"loss.class_weights={weights}"]))
+    found = unused(caplog, both, image_data(CARVED, data_dir=str(tmp_path)), WHOLE, ())
+    assert [message.split(" both ")[0] for message in found] == (
+        ["datamodule.sampler=balanced and loss.class_weights=balanced"] if warns else []
+    )
+
+
 def test_options_of_operations_heads_and_losses_that_are_not_chosen(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, plan: RunPlan
 ) -> None:

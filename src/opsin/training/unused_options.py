@@ -1,4 +1,4 @@
-"""Warn about options of the command line that have no effect in a run."""
+"""Warn about options that have no effect in a run, or that have the same effect twice."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def warn_unused(plan: RunPlan, data: ImageDataModule, schedule: FreezeSchedule, overrides: Sequence[str]) -> None:
-    """Log a warning for each override that has no effect in a run.
+    """Log a warning for each override that has no effect in a run, and for two options with the same effect.
 
     Defaults and config files get no warning, because they serve several networks and datasets.
 
@@ -29,6 +29,11 @@ def warn_unused(plan: RunPlan, data: ImageDataModule, schedule: FreezeSchedule, 
         if key in reasons:
             unused = f"the first value of {override}" if key == "optimizer.betas" else override
             log.warning("%s has no effect: %s", unused, reasons[key])
+    if plan.data.sampler == "balanced" and plan.loss.arguments.get("class_weights") == "balanced":
+        log.warning(
+            "datamodule.sampler=balanced and loss.class_weights=balanced both compensate for rare classes, so that these "
+            "count too much: leave one of them out"
+        )
 
 
 def _of_data(data: ImageDataModule) -> Iterator[tuple[str, str]]:
