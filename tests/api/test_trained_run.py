@@ -161,6 +161,7 @@ MISTAKES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "multirun": (("-m", "seed=1,2"), {}, "trains one run"),
     "help": (("--help",), {}, "trains one run"),
     "no folder": (("photos",), {}, "there is no such folder"),
+    "no path": ((Path("/photos"),), {}, "there is no such folder"),
     "no text": ((3,), {}, "is not an override"),
     "no run": ((), {"resume": "nowhere"}, "nowhere"),
 }

@@ -132,10 +132,11 @@ def test_files_are_preprocessed_as_in_training(run: str, tmp_path: Path) -> None
 
 
 def test_folders_with_subfolders_and_patterns_name_images(run: str, tmp_path: Path) -> None:
+    folder = tmp_path / "photographs"
     for name in ("cats/a.png", "cats/b.png", "dogs/old/c.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (8, 8)).save(tmp_path / name)
-    for given, names in ((tmp_path, ("a.png", "b.png", "c.png")), (tmp_path / "cats" / "*.png", ("a.png", "b.png"))):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8)).save(folder / name)
+    for given, names in ((folder, ("a.png", "b.png", "c.png")), (folder / "cats" / "*.png", ("a.png", "b.png"))):
         assert open_model_and_images(run, images=[str(given)]).selected_images(8).names == names
 
 

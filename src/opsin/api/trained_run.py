@@ -2,7 +2,7 @@
 
 import signal
 from functools import cached_property
-from os import PathLike
+from os import PathLike, fspath
 from typing import Any, NoReturn
 
 from opsin.api.caller_state import caller_state
@@ -28,7 +28,7 @@ class TrainedRun(Run):
         return load(self.path)
 
 
-def train(*overrides: str, resume: str | PathLike[str] | None = None, **sections: Any) -> TrainedRun:
+def train(*overrides: str | PathLike[str], resume: str | PathLike[str] | None = None, **sections: Any) -> TrainedRun:
     """Train, test and record a run, as the command `train` does with the same overrides.
 
     The progress is printed, one line per epoch. Relative paths, the configs and the targets of a project follow the
@@ -36,8 +36,8 @@ def train(*overrides: str, resume: str | PathLike[str] | None = None, **sections
     random generators, number of threads, signal handlers and logging.
 
     Args:
-        *overrides: Overrides of the config, such as `"model=cnn_gap"` and `"optimizer.lr=0.01"`; or a folder of images,
-            as for the command, which prints the overrides that it stands for.
+        *overrides: Overrides of the config, such as `"model=cnn_gap"` and `"optimizer.lr=0.01"`; or a folder of images
+            (text or a path), as for the command, which prints the overrides that it stands for.
         resume: A run directory to continue, or `auto` for the newest unfinished run with the same overrides.
         **sections: Overrides as Python values: a mapping for a section, such as `datamodule={"batch_size": 64}`, or a
             value, such as `seed=3`. They follow the other overrides.
@@ -56,7 +56,8 @@ def train(*overrides: str, resume: str | PathLike[str] | None = None, **sections
         0.91
     """
     given = {} if resume is None else {"resume": resume}
-    line = _command_line([*overrides, *keyword_overrides(given | sections)])
+    typed = [fspath(override) if isinstance(override, PathLike) else override for override in overrides]
+    line = _command_line([*typed, *keyword_overrides(given | sections)])
     try:
         with caller_state():
             composed = compose(line.overrides, source=line.source)

@@ -164,7 +164,7 @@ def _unwrapped(network: Network, state: StateDict) -> StateDict:
     known = {*network.state_dict(), *network.original_keys.values()}
     compiled = {key.replace("_orig_mod.", ""): tensor for key, tensor in state.items()}
     candidates = [inner for whole in (compiled, state) for inner in (_below("network", whole) or whole, whole)]
-    candidates += [_below(prefix, compiled) for prefix in _prefixes(compiled)]
+    candidates += [_below(prefix, whole) for whole in (compiled, state) for prefix in _prefixes(whole)]
     return max(candidates, key=lambda candidate: len(known & candidate.keys()))  # of equal ones, the first
 
 
