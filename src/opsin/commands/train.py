@@ -27,7 +27,7 @@ from opsin.training.accelerator import num_devices
 from opsin.training.callbacks import Checkpoints
 from opsin.training.callbacks.freeze_phases import FreezingCallback
 from opsin.training.callbacks.latest_link import LatestLink
-from opsin.training.distributed.processes import Processes
+from opsin.training.distributed.processes import Processes, check_process_count
 from opsin.training.gather import collect
 from opsin.training.loggers.base import RunFacts, check_installed, log_outcome, log_start
 from opsin.training.module import load_network
@@ -65,6 +65,7 @@ def train(composed: RunConfig) -> float:
     """
     plan = checked_plan(composed)
     check_hardware(plan.trainer)  # before the trials of `batch_size=auto`, which use one device
+    check_process_count(plan.trainer.accelerator, plan.trainer.devices, plan.trainer.num_nodes)
     run, writes = composed.run, not is_spawned()
     earlier = run.read_result() if composed.resumes else None
     recorded = earlier.data if earlier else None

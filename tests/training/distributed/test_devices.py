@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,7 +20,7 @@ from opsin.runs.per_class import read_scores
 from opsin.runs.predictions import read_predictions
 from opsin.training.accelerator import check_devices
 from opsin.training.distributed.environment import launched, set_torchrun_variables
-from opsin.training.distributed.processes import Processes, is_lost_connection
+from opsin.training.distributed.processes import check_process_count, is_lost_connection
 
 ROOT = Path(__file__).resolve().parents[3]
 SHORT = ("datamodule.train_fraction=0.2", "trainer.max_epochs=2", "trainer.precision=32", "report=false")
@@ -332,7 +331,7 @@ def test_srun_variables_are_translated_to_torchrun_variables(monkeypatch: pytest
     assert os.environ == told | made
 
 
-def test_settings_that_would_hang_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_would_hang_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="the run was not started on 2 machines"):
         check_devices("cpu", 1, 2, False)
     with pytest.raises(UserError, match="sync_batchnorm=true: torch supports this on CUDA devices only"):
@@ -340,9 +339,10 @@ def test_settings_that_would_hang_are_refused(tmp_path: Path, monkeypatch: pytes
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "localhost")):
         monkeypatch.setenv(name, value)
     check_devices("cpu", 1, 2, False)
-    alone = SimpleNamespace(world_size=1, strategy=None)
-    with pytest.raises(UserError, match=r"torchrun started 2 processes, but .* = 1; make them equal"):
-        Processes(RunDirectory(tmp_path)).launch_for(alone)
+    check_process_count("cpu", 1, 2)
+    check_process_count("cpu", 2, 1)
+    with pytest.raises(UserError, match=r"torchrun started 2 processes, but .* = 1; make them equal, or unset RANK"):
+        check_process_count("cpu", 1, 1)
 
 
 def test_connection_errors_are_distinguished_from_other_errors() -> None:

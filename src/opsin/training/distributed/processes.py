@@ -27,6 +27,7 @@ from opsin.config.locations import module_path, train_process
 from opsin.errors import Interrupted, UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.secret_values import mask_secrets
+from opsin.training.accelerator import Accelerator, Devices, num_devices
 from opsin.training.distributed.environment import (
     RUN_VARIABLE,
     launched,
@@ -53,6 +54,22 @@ LOST = ("gloo", "nccl", "connection closed by peer", "connection reset by peer",
 
 class LostProcess(UserError):  # noqa: N818 - the name is the message
     """A process of the run died, which ends the run. The message names the process and the cause."""
+
+
+def check_process_count(accelerator: Accelerator, devices: Devices, num_nodes: int) -> None:
+    """Check that torchrun or srun, if one of them started this process, started one process per device.
+
+    Raises:
+        UserError: it started another number of processes, or its variables are left over from another program.
+    """
+    found, needed = launched(), num_devices(accelerator, devices, num_nodes)
+    if found is None or found.world_size == needed:
+        return
+    alone = ", or unset RANK and WORLD_SIZE to train in one process" if found.by == "torchrun" else ""
+    raise UserError(
+        f"{found.by} started {found.world_size} processes, but trainer.devices x trainer.num_nodes = {needed}; make "
+        f"them equal{alone}"
+    )
 
 
 class Processes:
@@ -92,17 +109,7 @@ class Processes:
             self._store.set(RUN_VARIABLE, self._message)
 
     def launch_for(self, trainer: L.Trainer) -> None:
-        """Arrange that one process per device runs when the trainer begins.
-
-        Raises:
-            UserError: torchrun or srun started a different number of processes.
-        """
-        there = self._launched.world_size if self._launched else None
-        if there is not None and there != trainer.world_size:
-            raise UserError(
-                f"{self._launched.by if self._launched else ''} started {there} processes, but trainer.devices x "
-                f"trainer.num_nodes = {trainer.world_size}; make them equal"
-            )
+        """Arrange that one process per device runs when the trainer begins."""
         strategy = trainer.strategy
         if isinstance(strategy.launcher, ScriptLauncher):
             set_launcher(strategy, Launcher(strategy.launcher, self._start))
