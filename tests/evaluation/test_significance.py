@@ -1,11 +1,10 @@
-"""Paired tests against published numbers, scikit-learn's metrics and their error rate."""
+"""Paired tests against published numbers, formulas and their error rate."""
 
 from functools import partial
 
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import f1_score
 
 from opsin.errors import UserError
 from opsin.evaluation.confidence_intervals import Interval
@@ -81,25 +80,10 @@ def test_pairing_removes_the_difficulty_of_images() -> None:
     assert 0 < low < estimate < high < 0.1  # unpaired it would be about 0.05 +- 0.14
 
 
-def test_any_metric_can_be_compared() -> None:
-    generator = np.random.default_rng(0)
-    targets = generator.integers(3, size=200)
-    a = np.where(generator.random(200) < 0.6, targets, 0)
-    rows_a, rows_b = np.stack([targets, a], axis=1), np.stack([targets, targets], axis=1)
-
-    def f1(rows: np.ndarray) -> float:
-        return float(f1_score(rows[:, 0], rows[:, 1], average="macro"))
-
-    estimate, low, high = bootstrap_difference(rows_a, rows_b, f1, resamples=50)
-    assert estimate == pytest.approx(f1(rows_a) - 1)
-    assert low < estimate < high < 0
-    assert bootstrap_difference(rows_a, rows_b, f1, resamples=50) == (estimate, low, high)
-
-
 def test_both_ways_of_resampling_agree() -> None:
     a, b = pair(100, 20, 40, 40)
-    quick = bootstrap_difference(a, b, resamples=4000)
-    plain = bootstrap_difference(a, b, lambda rows: float(rows.mean()), resamples=4000)
+    quick = bootstrap_difference(a, b)
+    plain = bootstrap_difference(a + np.linspace(0, 1e-9, len(a)), b)  # many distinct values
     assert quick == pytest.approx(plain, abs=0.01)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from opsin.interpretability.convolution.color_spaces import SPACES, color_pictures
@@ -22,6 +21,9 @@ DIGIT_SIDE = 64
 
 READABLE_CELL = 20
 """Side in pixels of the smallest square in which a number such as -0.11 is readable."""
+
+TILE = 260
+"""Longer side in pixels of a pooled image, or of a channel of a color space."""
 
 SIGNED = "RdBu_r"
 BOX, RIM = (232, 119, 34), (90, 150, 210)
@@ -112,7 +114,6 @@ def kernel_picture(
     padding: Padding = "valid",
     dilation: int = 1,
     value_range: tuple[float, float] | None = None,
-    side: int = 220,
 ) -> Pixels:
     """Draw the image, then each kernel next to its response.
 
@@ -123,8 +124,8 @@ def kernel_picture(
         padding: As for `convolve`.
         dilation: As for `convolve`.
         value_range: The values displayed as black and white; None for `limits`.
-        side: Longer side of each response in pixels.
     """
+    side = 220  # the longer one of each response, in pixels
     first = fit(to_uint8(image, 0, 1), side)
     pictures, captions = [first], [f"the image, {_size(image)}\nshown 0 to 1"]
     for name, kernel in kernels.items():
@@ -156,14 +157,14 @@ def numbers_picture(matrices: Mapping[str, Values], image: str, columns: int) ->
     return grid(pictures, columns=columns, side=None, captions=captions)
 
 
-def gabor_picture(image: Values, filters: Sequence[Gabor], side: int = 300) -> Pixels:
+def gabor_picture(image: Values, filters: Sequence[Gabor]) -> Pixels:
     """Draw the image, and for each filter its real part, its imaginary part, and the magnitude of its response."""
     bank = {filter_: gabor(*filter_) for filter_ in filters}
-    first = fit(to_uint8(image, 0, 1), side)
+    first = fit(to_uint8(image, 0, 1), 300)
     pictures, captions = [first], [f"the image, {_size(image)}"]
     for filter_, response in responses(image, bank).items():
         most = float(np.quantile(response, 0.995)) or 1.0
-        answer = fit(to_uint8(response, 0, most), side)
+        answer = fit(to_uint8(response, 0, most), 300)
         parts = [fit(_signed(part), answer.shape[0]) for part in (bank[filter_].real, bank[filter_].imag)]
         pictures.append(grid([*parts, answer], columns=3, side=None))
         size = f"real and imaginary part, {_size(bank[filter_])}; magnitude, shown 0 to {most:.2g}"
@@ -171,19 +172,15 @@ def gabor_picture(image: Values, filters: Sequence[Gabor], side: int = 300) -> P
     return grid(pictures, columns=1, side=None, captions=captions)
 
 
-def bank_picture(
-    image: Values, bank: Mapping[Gabor, NDArray[Any]] | None = None, columns: int = 6, side: int = 150
-) -> Pixels:
-    """Draw a bank of filters: rows of real parts, each above a row of responses.
+def bank_picture(image: Values) -> Pixels:
+    """Draw `gabor_bank()`: rows of real parts, each above a row of responses, which share one scale.
 
     Args:
         image: (H, W) in [0, 1].
-        bank: The filters; None for `gabor_bank()`.
-        columns: Filters per row; the responses in a row share one scale.
-        side: Longer side of each tile in pixels.
     """
-    bank = gabor_bank() if bank is None else dict(bank)
-    answers = responses(image, dict(bank))
+    columns, side = 6, 150
+    bank = gabor_bank()
+    answers = responses(image, bank)
     filters = list(bank)
     rows = [grid([fit(to_uint8(image, 0, 1), 2 * side)], side=2 * side, captions=[f"the image, {_size(image)}"])]
     for start in range(0, len(filters), columns):
@@ -197,7 +194,7 @@ def bank_picture(
     return grid(rows, columns=1, side=None)
 
 
-def pool_picture(image: Values, sizes: Sequence[int], stride: int | None = None, side: int = 260) -> Pixels:
+def pool_picture(image: Values, sizes: Sequence[int], stride: int | None) -> Pixels:
     """Draw the image, then max and average pooling for each window size."""
     pictures, captions = [to_uint8(image, 0, 1)], [f"the image\n{_size(image)}"]
     for size in sizes:
@@ -206,15 +203,16 @@ def pool_picture(image: Values, sizes: Sequence[int], stride: int | None = None,
             pictures.append(to_uint8(values, 0, 1))
             captions.append(f"{kind} of {size} x {size}\n{_size(values)}")
     columns = 1 + 2 * len(sizes) if len(sizes) < 3 else 5
-    return grid([fit(picture, side) for picture in pictures], columns=columns, side=side, captions=captions)
+    fitted = [fit(picture, TILE) for picture in pictures]
+    return grid(fitted, columns=columns, side=TILE, captions=captions)
 
 
-def color_picture(image: Pixels, side: int = 260) -> Pixels:
+def color_picture(image: Pixels) -> Pixels:
     """Draw the image, then its channels in RGB, gray, HSV and L*a*b*."""
     pictures = {"the image": rgb(image), **color_pictures(image)}
     captions = ["the image", *(f"{name}, {space}" for space, names in SPACES.items() for name in names)]
-    fitted = [fit(picture, side) for picture in pictures.values()]
-    return grid(fitted, columns=4, side=side, captions=captions)
+    fitted = [fit(picture, TILE) for picture in pictures.values()]
+    return grid(fitted, columns=4, side=TILE, captions=captions)
 
 
 def step_picture(
