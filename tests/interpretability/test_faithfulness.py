@@ -118,7 +118,6 @@ def test_a_trained_network_passes(method: str, three: Network) -> None:
     assert sanity.randomized[-1] == "low"
     assert sanity.correct == 18
     assert sanity.p < 0.001
-    assert sanity.passed, sanity
     assert sanity.summary.startswith("passed: the maps depend on")
 
 
@@ -127,7 +126,6 @@ def test_a_trained_network_passes(method: str, three: Network) -> None:
 def test_a_network_of_random_weights_fails(seed: int) -> None:
     images, targets, _ = planted_images(24, seed=4)
     sanity = randomization_check(untrained(3, seed), images, targets)
-    assert not sanity.passed
     assert "which may be chance" in sanity.summary or "hardly depend" in sanity.summary
 
 
@@ -137,7 +135,7 @@ def test_images_of_one_class_do_not_pass(three: Network) -> None:
     sanity = randomization_check(three, images[::3], targets[::3])
     assert sanity.correct == 6
     assert sanity.p == 1
-    assert not sanity.passed
+    assert sanity.summary.startswith("failed: ")
 
 
 def test_a_map_of_edges_fails(three: Network) -> None:
@@ -152,7 +150,6 @@ def test_a_map_of_edges_fails(three: Network) -> None:
     assert sanity.randomized == ("head.fc", "high", "low")
     assert sanity.correlation == pytest.approx((1, 1, 1))
     assert sanity.similarity == pytest.approx((1, 1, 1))
-    assert not sanity.passed
     assert sanity.above_chance
     assert "hardly depend on what the network has learned" in sanity.summary
 
@@ -162,7 +159,6 @@ def test_constant_maps_fail(three: Network, value: float) -> None:
     images, targets, _ = planted_images(18, seed=4)
     sanity = randomization_check(three, images, targets, lambda _, x, __: torch.full_like(x[:, 0], value))
     assert sanity.correlation == (1, 1, 1)
-    assert not sanity.passed
     assert sanity.above_chance
     assert "hardly depend on what the network has learned" in sanity.summary
 
@@ -172,7 +168,7 @@ def test_maps_that_become_constant_have_changed(three: Network) -> None:
     maps = iter([random_maps(images), *[torch.zeros(18, 24, 24)] * 3])
     sanity = randomization_check(three, images, targets, lambda *_: next(maps))
     assert sanity.correlation == (0, 0, 0)
-    assert sanity.passed
+    assert sanity.summary.startswith("passed: ")
 
 
 def test_all_weights_are_randomized_with_a_seed() -> None:

@@ -155,7 +155,7 @@ def _diagrams(before: Reliability, after: Reliability, temperature: float, split
 def _duplicates(source: ModelAndImages, count: int, similarity: float) -> Iterator[Output]:
     images = source.images
     small = {split: _thumbnails(images.subset(split)) for split in images.splits("all")}
-    found = near_duplicates(small, threshold=similarity, count=None)
+    found = near_duplicates(small, similarity)
     sizes = ", ".join(f"{len(pixels):,} {split}" for split, pixels in small.items())
     pairs = f"{len(found):,} pair{'' if len(found) == 1 else 's'}"
     lines = [f"near-duplicates across splits (similarity at least {similarity}): {pairs} among {sizes} images"]
