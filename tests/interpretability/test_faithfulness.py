@@ -59,9 +59,10 @@ def test_a_map_of_the_patch_is_better_than_random_maps_and_its_opposite_is_not(t
     assert opposite.insertion == pytest.approx(float(scores.insertion_area.mean()))
 
 
-def test_curves_begin_and_end_at_the_image_and_the_baseline(three: Network) -> None:
+def test_curves_begin_and_end_at_the_image_and_the_baseline(three: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opsin.interpretability.faithfulness.BLOCK", 3)
     images, targets, _ = planted_images(4)
-    scores = faithfulness(three, images, targets, random_maps(images), steps=7, block=3)
+    scores = faithfulness(three, images, targets, random_maps(images), steps=7)
     with torch.no_grad():
         whole = three(images).softmax(1)[torch.arange(4), targets]
         nothing = three(torch.zeros_like(images)).softmax(1)[torch.arange(4), targets]

@@ -83,9 +83,7 @@ class RandomComparison:
         )
 
 
-def compare_with_random(
-    network: nn.Module, image: Tensor, target: int, heat: Tensor, *, steps: int = 16, maps: int = 3
-) -> RandomComparison:
+def compare_with_random(network: nn.Module, image: Tensor, target: int, heat: Tensor) -> RandomComparison:
     """Compare the map of one image with several random maps.
 
     Args:
@@ -93,9 +91,8 @@ def compare_with_random(
         image: Input of the network `(C, H, W)`.
         target: The class of the map.
         heat: The map `(H, W)`.
-        steps: Number of steps of the curves.
-        maps: Number of random maps.
     """
+    steps, maps = 16, 3
     scores = faithfulness(network, image[None], torch.tensor([target]), heat[None], steps=steps)
     copies = image.expand(maps, *image.shape)
     baseline = faithfulness(network, copies, torch.full((maps,), target), random_maps(copies), steps=steps)
@@ -109,7 +106,6 @@ def faithfulness(
     heat: Tensor,
     *,
     steps: int = 32,
-    block: int = BLOCK,
 ) -> Faithfulness:
     """Return the deletion and insertion curves of maps: RISE (Petsiuk et al., arXiv:1806.07421, section 4.2).
 
@@ -125,7 +121,6 @@ def faithfulness(
         targets: The classes of the maps, `(N,)`.
         heat: The maps `(N, H, W)`, on any scale.
         steps: Number of steps.
-        block: Images per batch.
 
     Raises:
         UserError: The maps and the images differ in size, or there is not one class per image.
@@ -142,8 +137,8 @@ def faithfulness(
             place = _places(marks, draws).to(sharp.device)
             # The k most important pixels are those with a rank below k: `(S + 1, 1, H, W)`.
             done = (place < (fractions * place.numel()).round().to(place.device)[:, None, None])[:, None]
-            deletion[i] = _probabilities(model, sharp, torch.zeros_like(sharp), ~done, classes[i], block)
-            insertion[i] = _probabilities(model, sharp, _blurred(sharp), done, classes[i], block)
+            deletion[i] = _probabilities(model, sharp, torch.zeros_like(sharp), ~done, classes[i])
+            insertion[i] = _probabilities(model, sharp, _blurred(sharp), done, classes[i])
     return Faithfulness(fractions, deletion, insertion)
 
 
@@ -170,12 +165,10 @@ def _blurred(image: Tensor) -> Tensor:
     return torch.from_numpy(soft).to(image.device, image.dtype)
 
 
-def _probabilities(
-    network: nn.Module, sharp: Tensor, other: Tensor, keep: Tensor, target: Tensor, block: int
-) -> Tensor:
+def _probabilities(network: nn.Module, sharp: Tensor, other: Tensor, keep: Tensor, target: Tensor) -> Tensor:
     """Return the probability of a class for `sharp` where `keep` is true, and `other` elsewhere: `(S + 1,)`, CPU."""
     rows = [
         class_logits(network(torch.where(some, sharp, other)).float()).softmax(1)[:, target]
-        for some in torch.split(keep, block)
+        for some in torch.split(keep, BLOCK)
     ]
     return torch.cat(rows).cpu()
