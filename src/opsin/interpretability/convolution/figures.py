@@ -10,7 +10,7 @@ from opsin.interpretability.convolution.color_spaces import SPACES, color_pictur
 from opsin.interpretability.convolution.convolution import POOLINGS, Padding, convolve, paddings, pool
 from opsin.interpretability.convolution.gabor import Gabor, gabor, gabor_bank, responses
 from opsin.interpretability.convolution.single_step import step_at
-from opsin.visualization.formatting import decimal
+from opsin.visualization.formatting import decimal, size_text
 from opsin.visualization.images import Pixels, Values, colorize, fit, font, grid, rgb, to_uint8
 
 LECTURE_LIMITS = (-4.0, 4.0)
@@ -96,10 +96,6 @@ def _short(value: float) -> str:
     return decimal(value, 0 if abs(value) >= 10 else 1 if abs(value) >= 1 else 2)
 
 
-def _size(values: Values) -> str:
-    return f"{values.shape[0]} x {values.shape[1]}"
-
-
 def _signed(kernel: Values) -> Pixels:
     """Color a kernel: blue is negative, white zero, red positive."""
     most = float(np.abs(kernel).max()) or 1.0
@@ -127,7 +123,7 @@ def kernel_picture(
     """
     side = 220  # the longer one of each response, in pixels
     first = fit(to_uint8(image, 0, 1), side)
-    pictures, captions = [first], [f"the image, {_size(image)}\nshown 0 to 1"]
+    pictures, captions = [first], [f"the image, {size_text(image.shape)}\nshown 0 to 1"]
     for name, kernel in kernels.items():
         response = convolve(image, kernel, stride=stride, padding=padding, dilation=dilation)
         low, high = value_range or limits(image, kernel, response)
@@ -136,7 +132,7 @@ def kernel_picture(
         cell = tile // max(kernel.shape)
         drawn = numbered(kernel, cell=cell) if cell >= READABLE_CELL else _signed(kernel)
         pictures.append(grid([fit(drawn, tile), answer], columns=2, side=None))
-        captions.append(f"{name.replace('_', ' ')}\n{_size(response)}, shown {low:.2g} to {high:.2g}")
+        captions.append(f"{name.replace('_', ' ')}\n{size_text(response.shape)}, shown {low:.2g} to {high:.2g}")
     return grid(pictures, columns=3, side=None, captions=captions)
 
 
@@ -153,7 +149,7 @@ def numbers_picture(matrices: Mapping[str, Values], image: str, columns: int) ->
         cell = max(16, min(40, 640 // max(values.shape)))
         shades: dict[str, Any] = {"palette": "gray", "low": min(0.0, float(values.min()))} if name == image else {}
         pictures.append(numbered(values, cell=cell, **shades))
-    captions = [f"{name}, {_size(values)}" for name, values in matrices.items()]
+    captions = [f"{name}, {size_text(values.shape)}" for name, values in matrices.items()]
     return grid(pictures, columns=columns, side=None, captions=captions)
 
 
@@ -161,13 +157,13 @@ def gabor_picture(image: Values, filters: Sequence[Gabor]) -> Pixels:
     """Draw the image, and for each filter its real part, its imaginary part, and the magnitude of its response."""
     bank = {filter_: gabor(*filter_) for filter_ in filters}
     first = fit(to_uint8(image, 0, 1), 300)
-    pictures, captions = [first], [f"the image, {_size(image)}"]
+    pictures, captions = [first], [f"the image, {size_text(image.shape)}"]
     for filter_, response in responses(image, bank).items():
         most = float(np.quantile(response, 0.995)) or 1.0
         answer = fit(to_uint8(response, 0, most), 300)
         parts = [fit(_signed(part), answer.shape[0]) for part in (bank[filter_].real, bank[filter_].imag)]
         pictures.append(grid([*parts, answer], columns=3, side=None))
-        size = f"real and imaginary part, {_size(bank[filter_])}; magnitude, shown 0 to {most:.2g}"
+        size = f"real and imaginary part, {size_text(bank[filter_].shape)}; magnitude, shown 0 to {most:.2g}"
         captions.append(f"{filter_}\n{size}")
     return grid(pictures, columns=1, side=None, captions=captions)
 
@@ -182,7 +178,8 @@ def bank_picture(image: Values) -> Pixels:
     bank = gabor_bank()
     answers = responses(image, bank)
     filters = list(bank)
-    rows = [grid([fit(to_uint8(image, 0, 1), 2 * side)], side=2 * side, captions=[f"the image, {_size(image)}"])]
+    first = fit(to_uint8(image, 0, 1), 2 * side)
+    rows = [grid([first], side=2 * side, captions=[f"the image, {size_text(image.shape)}"])]
     for start in range(0, len(filters), columns):
         row = filters[start : start + columns]
         most = max(float(np.quantile(answers[filter_], 0.995)) for filter_ in row) or 1.0
@@ -196,12 +193,12 @@ def bank_picture(image: Values) -> Pixels:
 
 def pool_picture(image: Values, sizes: Sequence[int], stride: int | None) -> Pixels:
     """Draw the image, then max and average pooling for each window size."""
-    pictures, captions = [to_uint8(image, 0, 1)], [f"the image\n{_size(image)}"]
+    pictures, captions = [to_uint8(image, 0, 1)], [f"the image\n{size_text(image.shape)}"]
     for size in sizes:
         for kind in POOLINGS:
             values = pool(image, size, stride, kind)
             pictures.append(to_uint8(values, 0, 1))
-            captions.append(f"{kind} of {size} x {size}\n{_size(values)}")
+            captions.append(f"{kind} of {size} x {size}\n{size_text(values.shape)}")
     columns = 1 + 2 * len(sizes) if len(sizes) < 3 else 5
     fitted = [fit(picture, TILE) for picture in pictures]
     return grid(fitted, columns=columns, side=TILE, captions=captions)
@@ -241,13 +238,13 @@ def step_picture(
     padded = np.pad(image, zeros)
     inside = (zeros[0][0], zeros[1][0], *image.shape)
     white = max(1.0, float(image.max()))
-    around = f", in zeros {_size(padded)}" if padded.shape != image.shape else ""
+    around = f", in zeros {size_text(padded.shape)}" if padded.shape != image.shape else ""
     parts = {
-        f"the image, {_size(image)}{around}": numbered(
+        f"the image, {size_text(image.shape)}{around}": numbered(
             padded, cell=cell, palette="gray", low=0, high=white, boxes={inside: RIM, **window}
         ),
-        f"the kernel, {_size(kernel)}": numbered(kernel, cell=cell),
-        f"the output, {_size(output)}": numbered(output, cell=cell, boxes={(row, column, 1, 1): BOX}),
+        f"the kernel, {size_text(kernel.shape)}": numbered(kernel, cell=cell),
+        f"the output, {size_text(output.shape)}": numbered(output, cell=cell, boxes={(row, column, 1, 1): BOX}),
     }
     # Longer sums do not fit; the terminal prints them.
     title = step.text if kernel.size <= 9 else f"The sum of {kernel.size} products is {step.total:.4g}"
