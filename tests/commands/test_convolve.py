@@ -32,9 +32,7 @@ def test_without_a_selection_all_images_are_drawn(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_kernels_strides_and_a_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_kernels_strides_and_a_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--image", "digit_3", "--kernel", "-1 0 1; -1 0 1; -1 0 1", "blur", "--stride", "2", "--padding", "1"]
     assert main([*words, "--step", "1", "2", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
@@ -45,7 +43,7 @@ def test_kernels_strides_and_a_step(
     assert {path.name for path in tmp_path.iterdir()} == {"kernels.png", "step.png"}
 
 
-def test_output_sizes_are_computed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_sizes_are_computed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--sizes", "32", "3", "32", "64", "--padding", "same", "--stride", "2"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "32 x 32 with 3 x 3: same: 32 / 2 = 16, with 0 + 1 zeros around",
@@ -93,7 +91,7 @@ def test_output_sizes_are_computed(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     ],
 )
 def test_a_mistake_is_one_message(
-    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*words, "--out", str(tmp_path / "out")]) in (1, 2)
     error = capsys.readouterr().err

@@ -24,8 +24,6 @@ from opsin.training.feature_extraction import Extractor
 from opsin.training.network_building import recorded_data
 from opsin.training.plan import make_plan
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture
 def run(digits_run: RunDirectory, tmp_path: Path) -> str:

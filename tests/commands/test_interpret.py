@@ -29,8 +29,6 @@ from opsin.inference.trained_model import load_trained_model
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import Predictions
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture
 def run(digits_run: RunDirectory, tmp_path: Path) -> str:

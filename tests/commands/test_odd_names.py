@@ -108,7 +108,7 @@ def test_every_file_of_the_run_holds_the_names(run: RunDirectory) -> None:
 
 @pytest.mark.slow
 def test_moved_images_are_found_with_their_new_path(
-    home: Path, run: RunDirectory, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    home: Path, run: RunDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     new = home / "disk" / "photos"
     new.parent.mkdir()

@@ -28,8 +28,6 @@ from opsin.training.network_building import recorded_data
 from opsin.training.plan import make_plan
 from opsin.visualization.images import resize_for_display
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture
 def run(digits_run: RunDirectory, tmp_path: Path) -> RunDirectory:

@@ -97,7 +97,7 @@ def test_a_run_writes_all_results_into_its_directory(start) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_writes_a_report_unless_it_is_disabled(start, monkeypatch) -> None:
+def test_a_run_writes_a_report_unless_it_is_disabled(start) -> None:
     run = start("model=cnn_gap", *QUICK, "trainer.max_epochs=1")
     page = (run.path / "report.html").read_text(encoding="utf-8")
     assert f"{run.read_result().metrics['test/acc']:.1%}".replace("%", "") in page

@@ -1,11 +1,10 @@
-"""Paired tests against published numbers, scikit-learn's metrics and their error rate."""
+"""Paired tests against published numbers, formulas and their error rate."""
 
 from functools import partial
 
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import f1_score
 
 from opsin.errors import UserError
 from opsin.evaluation.confidence_intervals import Interval
@@ -28,7 +27,6 @@ def test_mcnemar_equals_published_numbers() -> None:
     found = mcnemar(*pair(1, 1, 7, 12))
     assert (found.both, found.only_a, found.only_b, found.neither) == (1, 1, 7, 12)
     assert found.p == pytest.approx(0.0703, abs=5e-5)
-    assert found.mid_p == pytest.approx(0.0391, abs=5e-5)
 
 
 def test_mcnemar_is_symmetric() -> None:
@@ -43,26 +41,10 @@ def test_networks_that_agree_do_not_differ() -> None:
     assert mcnemar(*pair(9, 4, 4, 1)).p == 1
 
 
-@pytest.mark.parametrize(
-    ("only_a", "only_b", "expected"),
-    [(0, 0, 0.5), (1, 1, 0.75), (2, 2, 0.8125), (0, 1, 0.5), (1, 2, 0.625), (7, 5, None)],
-)
-def test_the_mid_p_has_half_the_probability_of_the_observed_split(
-    only_a: int, only_b: int, expected: float | None
-) -> None:
-    # Fagerland, Lydersen and Laake 2013: 2 * (P(X < n) + P(X = n) / 2), and 1 - P(X = n) / 2 for equal counts.
-    smaller, law = min(only_a, only_b), stats.binom(only_a + only_b, 0.5)
-    formula = 2 * law.cdf(smaller - 1) + law.pmf(smaller) if only_a != only_b else 1 - law.pmf(smaller) / 2
-    found = mcnemar(*pair(3, only_a, only_b, 2)).mid_p
-    assert found == mcnemar(*pair(3, only_b, only_a, 2)).mid_p == pytest.approx(formula)
-    assert expected is None or found == pytest.approx(expected)
-
-
 def test_the_test_keeps_its_level() -> None:
     generator = np.random.default_rng(0)
     found = [mcnemar(*(generator.random((2, 300)) < 0.8)) for _ in range(1000)]
     assert np.mean([one.p < 0.05 for one in found]) <= 0.05
-    assert np.mean([one.mid_p < 0.05 for one in found]) == pytest.approx(0.05, abs=0.015)
 
 
 def test_bootstrap_of_accuracy_equals_the_formula() -> None:
@@ -81,25 +63,10 @@ def test_pairing_removes_the_difficulty_of_images() -> None:
     assert 0 < low < estimate < high < 0.1  # unpaired it would be about 0.05 +- 0.14
 
 
-def test_any_metric_can_be_compared() -> None:
-    generator = np.random.default_rng(0)
-    targets = generator.integers(3, size=200)
-    a = np.where(generator.random(200) < 0.6, targets, 0)
-    rows_a, rows_b = np.stack([targets, a], axis=1), np.stack([targets, targets], axis=1)
-
-    def f1(rows: np.ndarray) -> float:
-        return float(f1_score(rows[:, 0], rows[:, 1], average="macro"))
-
-    estimate, low, high = bootstrap_difference(rows_a, rows_b, f1, resamples=50)
-    assert estimate == pytest.approx(f1(rows_a) - 1)
-    assert low < estimate < high < 0
-    assert bootstrap_difference(rows_a, rows_b, f1, resamples=50) == (estimate, low, high)
-
-
 def test_both_ways_of_resampling_agree() -> None:
     a, b = pair(100, 20, 40, 40)
-    quick = bootstrap_difference(a, b, resamples=4000)
-    plain = bootstrap_difference(a, b, lambda rows: float(rows.mean()), resamples=4000)
+    quick = bootstrap_difference(a, b)
+    plain = bootstrap_difference(a + np.linspace(0, 1e-9, len(a)), b)  # many distinct values
     assert quick == pytest.approx(plain, abs=0.01)
 
 

@@ -1,9 +1,11 @@
 """Classifiers on embeddings: the parameter is chosen on val, and written coefficients give the same predictions."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
-from opsin.inference.linear_probe import HEADS, NEIGHBORS, STRENGTHS, HeadName, fit_head
+from opsin.inference.linear_probe import NEIGHBORS, STRENGTHS, HeadName, fit_head
 
 CENTERS = np.array([[4.0, 0, 0, 0], [0, 4.0, 0, 0], [0, 0, 4.0, 0]])
 
@@ -15,7 +17,7 @@ def points(count: int, seed: int, noise: float = 1.0, classes: int = 3):
     return (vectors * [1, 100, 0.01, 1] + [0, 50, 0, -3]).astype(np.float32), targets  # very different scales
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", get_args(HeadName))
 def test_the_first_parameter_with_the_best_val_accuracy_is_chosen(name: HeadName) -> None:
     train, val = points(90, 0, noise=2.5), points(60, 1, noise=2.5)
     head = fit_head(name, train, val)

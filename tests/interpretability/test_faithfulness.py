@@ -59,9 +59,10 @@ def test_a_map_of_the_patch_is_better_than_random_maps_and_its_opposite_is_not(t
     assert opposite.insertion == pytest.approx(float(scores.insertion_area.mean()))
 
 
-def test_curves_begin_and_end_at_the_image_and_the_baseline(three: Network) -> None:
+def test_curves_begin_and_end_at_the_image_and_the_baseline(three: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opsin.interpretability.faithfulness.BLOCK", 3)
     images, targets, _ = planted_images(4)
-    scores = faithfulness(three, images, targets, random_maps(images), steps=7, block=3)
+    scores = faithfulness(three, images, targets, random_maps(images), steps=7)
     with torch.no_grad():
         whole = three(images).softmax(1)[torch.arange(4), targets]
         nothing = three(torch.zeros_like(images)).softmax(1)[torch.arange(4), targets]
@@ -118,7 +119,6 @@ def test_a_trained_network_passes(method: str, three: Network) -> None:
     assert sanity.randomized[-1] == "low"
     assert sanity.correct == 18
     assert sanity.p < 0.001
-    assert sanity.passed, sanity
     assert sanity.summary.startswith("passed: the maps depend on")
 
 
@@ -127,7 +127,6 @@ def test_a_trained_network_passes(method: str, three: Network) -> None:
 def test_a_network_of_random_weights_fails(seed: int) -> None:
     images, targets, _ = planted_images(24, seed=4)
     sanity = randomization_check(untrained(3, seed), images, targets)
-    assert not sanity.passed
     assert "which may be chance" in sanity.summary or "hardly depend" in sanity.summary
 
 
@@ -137,7 +136,7 @@ def test_images_of_one_class_do_not_pass(three: Network) -> None:
     sanity = randomization_check(three, images[::3], targets[::3])
     assert sanity.correct == 6
     assert sanity.p == 1
-    assert not sanity.passed
+    assert sanity.summary.startswith("failed: ")
 
 
 def test_a_map_of_edges_fails(three: Network) -> None:
@@ -152,7 +151,6 @@ def test_a_map_of_edges_fails(three: Network) -> None:
     assert sanity.randomized == ("head.fc", "high", "low")
     assert sanity.correlation == pytest.approx((1, 1, 1))
     assert sanity.similarity == pytest.approx((1, 1, 1))
-    assert not sanity.passed
     assert sanity.above_chance
     assert "hardly depend on what the network has learned" in sanity.summary
 
@@ -162,7 +160,6 @@ def test_constant_maps_fail(three: Network, value: float) -> None:
     images, targets, _ = planted_images(18, seed=4)
     sanity = randomization_check(three, images, targets, lambda _, x, __: torch.full_like(x[:, 0], value))
     assert sanity.correlation == (1, 1, 1)
-    assert not sanity.passed
     assert sanity.above_chance
     assert "hardly depend on what the network has learned" in sanity.summary
 
@@ -172,7 +169,7 @@ def test_maps_that_become_constant_have_changed(three: Network) -> None:
     maps = iter([random_maps(images), *[torch.zeros(18, 24, 24)] * 3])
     sanity = randomization_check(three, images, targets, lambda *_: next(maps))
     assert sanity.correlation == (0, 0, 0)
-    assert sanity.passed
+    assert sanity.summary.startswith("passed: ")
 
 
 def test_all_weights_are_randomized_with_a_seed() -> None:

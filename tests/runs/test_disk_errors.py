@@ -51,7 +51,7 @@ def test_a_full_disk_is_named_and_no_partial_file_is_left(disk: Disk) -> None:
     assert file.read_text() == "new"
 
 
-def test_an_error_without_a_path_names_the_full_or_read_only_disk(disk: Disk, tmp_path: Path) -> None:
+def test_an_error_without_a_path_names_the_full_or_read_only_disk(disk: Disk) -> None:
     unnamed = OSError(errno.ENOSPC, "No space left on device")
     disk.fill()
     assert f"cannot write {disk.path / 'run'}: the disk {disk.path} " in str(

@@ -120,9 +120,7 @@ def test_a_schedule_whose_state_replaces_the_config_has_a_substitute() -> None:
 
 
 @pytest.mark.parametrize("section", ["callbacks", "logger"])
-def test_each_callback_and_logger_of_the_libraries_is_made(
-    section: str, composed: RunConfig, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_callback_and_logger_of_the_libraries_is_made(section: str, composed: RunConfig, in_tmp: Path) -> None:
     constructors = CALLBACKS if section == "callbacks" else LOGGERS
     for name in (name for name in constructors.by_name if name.startswith("lightning.")):
         if name in IMPOSSIBLE:

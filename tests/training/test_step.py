@@ -167,7 +167,7 @@ def test_lightning_can_read_the_name_of_the_current_hook():
     assert "weight" in dict(module.named_parameters())
 
 
-def test_only_empty_hooks_are_dropped(tmp_path):
+def test_only_empty_hooks_are_dropped():
     class Mine(Callback):
         def on_after_backward(self, trainer, pl_module):
             pass

@@ -67,7 +67,7 @@ def test_extreme_values_leave_a_gap_or_are_drawn(value: float, log: bool) -> Non
     assert not any(text.startswith("loss, epoch 1:") for text in shown) or (value < 1 and not log)
     numbers = [float(dot.get(place, "")) for dot in found(chart, "circle", "dot") for place in ("cx", "cy")]
     assert all(math.isfinite(number) for number in numbers)
-    assert parsed(horizontal_bars([Bar("a", value), Bar("b", 0.5, 0.4, value)], title="bars")) is not None
+    assert parsed(horizontal_bars([Bar("a", value), Bar("b", 0.5, 0.4, value)], title="bars", low=0)) is not None
 
 
 def test_the_mark_is_at_its_epoch() -> None:
@@ -88,7 +88,7 @@ def test_names_are_escaped() -> None:
     evil = "<script>alert(1)</script>\"'&"
     charts = [
         line_chart([Series(evil, [1], [1]), Series("b", [1], [1])], title=evil),
-        horizontal_bars([Bar(evil, 0.5, note=evil)], title=evil),
+        horizontal_bars([Bar(evil, 0.5, note=evil)], title=evil, low=0),
     ]
     page = small_multiples(charts)
     parsed(page)  # well-formed
@@ -104,12 +104,12 @@ def test_a_reliability_bar_is_as_high_as_its_accuracy() -> None:
 
 def test_bars_begin_at_zero_and_become_dots_without_it() -> None:
     bars = [Bar("a", 0.5, 0.4, 0.6), Bar("b", 1.0), Bar("c", math.nan)]
-    chart = horizontal_bars(bars, title="recall", low=0, high=1)
+    chart = horizontal_bars(bars, title="recall", low=0)
     widths = [float(bar.get("width", "")) for bar in found(chart, "rect", "bar")]
     assert widths[0] / widths[1] == pytest.approx(0.5, abs=0.001)
     assert widths[2] == 0
     assert len(found(chart, "line", "whisker")) == 1
-    dots = horizontal_bars([Bar("a", 0.95, 0.9, 1.0), Bar("c", math.nan)], title="recall", low=0.9, high=1)
+    dots = horizontal_bars([Bar("a", 0.95, 0.9, 1.0), Bar("c", math.nan)], title="recall", low=0.9)
     assert (len(found(dots, "rect", "bar")), len(found(dots, "circle", "point"))) == (0, 1)
 
 

@@ -27,6 +27,7 @@ from opsin.interpretability.convolution.named_image import inspect_named
 from opsin.interpretability.convolution.sample_images import gray
 from opsin.interpretability.convolution.single_step import step_at
 from opsin.runs.atomic import write_atomically, write_errors
+from opsin.visualization.formatting import size_text
 from opsin.visualization.images import Pixels, encode, fit
 
 LARGEST_SIDE = 1024
@@ -103,7 +104,7 @@ def draw(image: NDArray[Any], options: ConvolveOptions, out: Path) -> Iterator[s
     if not typed and max(image.shape) > LARGEST_SIDE:
         image = fit(image, LARGEST_SIDE)
     values = image if typed else gray(image)
-    yield f"the image: {values.shape[0]} x {values.shape[1]} pixels"
+    yield f"the image: {size_text(values.shape)} pixels"
     if options.kernels:
         yield from _kernels(values, options, out, typed=typed)
     if options.step:
@@ -147,9 +148,7 @@ def _kernels(values: NDArray[np.float64], options: ConvolveOptions, out: Path, *
     stride = 1 if options.stride is None else options.stride
     how: dict[str, Any] = {"stride": stride, "padding": options.padding, "dilation": options.dilation}
     for shape in dict.fromkeys(kernel.shape for kernel in kernels.values()):
-        size = (
-            f"kernel {shape[0]} x {shape[1]}, stride {stride}, padding {options.padding}, dilation {options.dilation}"
-        )
+        size = f"kernel {size_text(shape)}, stride {stride}, padding {options.padding}, dilation {options.dilation}"
         yield f"{size}: {_worked(values, shape, **how)}"
     if typed:
         results = {name: convolve(values, kernel, **how) for name, kernel in kernels.items()}

@@ -65,7 +65,7 @@ def train(composed: RunConfig) -> float:
     """
     plan = checked_plan(composed)
     check_hardware(plan.trainer)  # before the trials of `batch_size=auto`, which use one device
-    check_process_count(plan.trainer.accelerator, plan.trainer.devices, plan.trainer.num_nodes)
+    check_process_count(num_devices(plan.trainer.accelerator, plan.trainer.devices, plan.trainer.num_nodes))
     run, writes = composed.run, not is_spawned()
     earlier = run.read_result() if composed.resumes else None
     recorded = earlier.data if earlier else None

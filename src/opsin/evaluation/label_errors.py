@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from opsin.errors import UserError
 
+FOLDS = 5
+"""Number of folds: each training image is predicted by a classifier fitted on the other four fifths."""
+
 Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
 
@@ -62,9 +65,7 @@ def find_label_issues(probabilities: Floats, targets: Integers) -> LabelIssues:
     return LabelIssues(suspects[order], margins[order], confident[suspects[order]].argmax(axis=1))
 
 
-def out_of_fold_probabilities(
-    embeddings: Floats, targets: Integers, *, folds: int = 5, seed: int = 0
-) -> NDArray[np.float64]:
+def out_of_fold_probabilities(embeddings: Floats, targets: Integers) -> NDArray[np.float64]:
     """Return out-of-sample probabilities of images by a cross-validated logistic regression on their embeddings.
 
     This makes `find_label_issues` applicable to training images.
@@ -72,14 +73,12 @@ def out_of_fold_probabilities(
     Args:
         embeddings: `(N, D)`, from a network that was not trained on these labels, such as one with ImageNet weights.
         targets: Class indices `(N,)`.
-        folds: Number of folds; each fold is predicted by a regression fitted on the others.
-        seed: Seed of the split into folds.
 
     Returns:
         `(N, C)`, where C is the largest label plus one; a class without images has probability 0.
 
     Raises:
-        UserError: There is only one class, or a class has fewer images than there are folds.
+        UserError: There is only one class, or a class has fewer than `FOLDS` images.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -89,9 +88,9 @@ def out_of_fold_probabilities(
     occurring, counts = np.unique(targets, return_counts=True)
     if len(occurring) < 2:
         raise UserError("label errors need images of at least two classes")
-    if counts.min() < folds:
-        raise UserError(f"the smallest class has {counts.min()} images, fewer than folds={folds}")
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    if counts.min() < FOLDS:
+        raise UserError(f"the smallest class has {counts.min()} images, fewer than folds={FOLDS}")
+    splitter = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     regression = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
     found = cross_val_predict(regression, embeddings, targets, cv=splitter, method="predict_proba")
     rows = np.zeros((len(targets), int(occurring[-1]) + 1))

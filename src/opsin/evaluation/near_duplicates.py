@@ -44,9 +44,7 @@ class Duplicate(NamedTuple):
     similarity: float
 
 
-def near_duplicates(
-    splits: Mapping[str, Pixels], *, threshold: float = 0.8, count: int | None = 100
-) -> list[Duplicate]:
+def near_duplicates(splits: Mapping[str, Pixels], threshold: float) -> list[Duplicate]:
     """Return pairs of images of different splits that look the same, most similar first.
 
     The search has two steps: the correlation of grayscale thumbnails of all pairs, in blocks; and for candidates the
@@ -61,7 +59,6 @@ def near_duplicates(
     Args:
         splits: uint8 `(N, H, W, C)` or `(N, H, W)` of each split, or their `thumbnails`; may be memory-mapped.
         threshold: Minimum correlation of the details, in (0, 1).
-        count: Maximum number of pairs; None returns all.
 
     Raises:
         UserError: The threshold is not in (0, 1), or an array does not contain images.
@@ -85,7 +82,7 @@ def near_duplicates(
                 Duplicate(a, int(i[k]), b, int(j[k]), float(similarity[k]))
                 for k in np.flatnonzero(similarity >= threshold)
             ]
-    return sorted(found, key=lambda pair: -pair.similarity)[:count]
+    return sorted(found, key=lambda pair: -pair.similarity)
 
 
 def thumbnails(pixels: Pixels, side: int) -> Pixels:

@@ -7,7 +7,7 @@ the bootstrap over images (`bootstrap_difference`) excludes 0.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,9 @@ from opsin.evaluation.confidence_intervals import CONFIDENCE, Interval
 
 LEVEL = 0.05
 """Significance level: a difference is significant if its adjusted p is below this level."""
+
+RESAMPLES = 5_000
+"""Number of resamples of the bootstrap."""
 
 Values = NDArray[np.generic]
 
@@ -34,8 +37,6 @@ class McNemarResult:
         neither: Number of images that both networks misclassify.
         p: Two-sided exact p: the probability of a split of `only_a + only_b` at least as uneven as this one if both
             networks are equally accurate.
-        mid_p: The same with half the probability of the observed split: less conservative, and its error rate is close
-            to the level in practice.
     """
 
     both: int
@@ -43,7 +44,6 @@ class McNemarResult:
     only_b: int
     neither: int
     p: float
-    mid_p: float
 
     @property
     def images(self) -> int:
@@ -199,79 +199,51 @@ def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> McNem
     Raises:
         UserError: The numbers of images differ.
 
-    Source: McNemar 1947, doi:10.1007/BF02295996; exact and mid-p: Fagerland, Lydersen and Laake 2013,
+    Source: McNemar 1947, doi:10.1007/BF02295996; exact: Fagerland, Lydersen and Laake 2013,
         doi:10.1186/1471-2288-13-91.
     """
     _check(correct_a, correct_b)
     a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
     only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
     smaller, discordant = min(only_a, only_b), only_a + only_b
-    tail = float(stats.binom.cdf(smaller, discordant, 0.5))
-    observed = float(stats.binom.pmf(smaller, discordant, 0.5))
-    p = min(1.0, 2 * tail)
-    mid_p = p - (observed if only_a != only_b else observed / 2)  # a tie is in both tails and counts once in p
-    return McNemarResult(int((a & b).sum()), only_a, only_b, int((~a & ~b).sum()), p, mid_p)
+    p = min(1.0, 2 * float(stats.binom.cdf(smaller, discordant, 0.5)))
+    return McNemarResult(int((a & b).sum()), only_a, only_b, int((~a & ~b).sum()), p)
 
 
-def bootstrap_difference(
-    a: Values,
-    b: Values,
-    metric: Callable[[Values], float] | None = None,
-    *,
-    resamples: int = 5_000,
-    confidence: float = CONFIDENCE,
-    seed: int = 0,
-) -> Interval:
-    """Return the metric of A minus the metric of B on the same images, with the interval of the paired bootstrap.
+def bootstrap_difference(a: Values, b: Values) -> Interval:
+    """Return the mean of A minus the mean of B on the same images, with the interval of the paired bootstrap.
 
     Images are resampled with replacement, the same ones for both networks, so the difficulty of an image cancels out.
 
     Args:
-        a: Values of A for each image, `(N, ...)`: whether the prediction is correct, or its loss; for a custom metric
-            any columns, such as targets and predictions.
+        a: Value of A for each image, `(N,)`: whether the prediction is correct, or its loss.
         b: Values of B for the same images in the same order.
-        metric: Function of the resampled rows; None takes their mean.
-        resamples: Number of resamples.
-        confidence: Share of the resampled differences within the interval; both tails have the same
-            probability.
-        seed: Seed of the resampling.
 
     Returns:
-        Metric of A minus metric of B on all images, and the interval.
+        Mean of A minus mean of B on all images, and the interval of confidence `CONFIDENCE`.
 
     Raises:
-        UserError: The numbers of images differ or are 0, `resamples` is below 1, or `confidence` is not in (0, 1).
+        UserError: The numbers of images differ or are 0.
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13 (percentile interval).
     """
     _check(a, b)
-    if not len(a) or resamples < 1 or not 0 < confidence < 1:
-        raise UserError(
-            f"the bootstrap needs at least one image, at least one resample and a confidence in (0, 1), got {len(a)} "
-            f"images, resamples={resamples}, confidence={confidence}"
-        )
-    generator = np.random.default_rng(seed)
-    if metric is None:
-        differences = np.asarray(a, np.float64) - np.asarray(b, np.float64)
-        estimate, resampled = float(differences.mean()), _resampled_means(differences, resamples, generator)
-    else:
-        estimate = metric(a) - metric(b)
-        rows = (generator.integers(len(a), size=len(a)) for _ in range(resamples))
-        resampled = np.array([metric(a[chosen]) - metric(b[chosen]) for chosen in rows])
-    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(estimate, float(low), float(high))
+    if not len(a):
+        raise UserError("the bootstrap needs at least one image")
+    differences = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    resampled = _resampled_means(differences, np.random.default_rng(0))
+    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(float(differences.mean()), float(low), float(high))
 
 
-def _resampled_means(
-    values: NDArray[np.float64], resamples: int, generator: np.random.Generator
-) -> NDArray[np.float64]:
-    """Return the means `(resamples,)` of values `(N,)` resampled with replacement."""
+def _resampled_means(values: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
+    """Return the means `(RESAMPLES,)` of values `(N,)` resampled with replacement."""
     distinct, counts = np.unique(values, return_counts=True)
     if len(distinct) <= 16:  # correct or not: only the number of draws of each distinct value matters
-        draws = generator.multinomial(len(values), counts / len(values), size=resamples)
+        draws = generator.multinomial(len(values), counts / len(values), size=RESAMPLES)
         return draws @ distinct / len(values)
-    means: NDArray[np.float64] = np.empty(resamples)
-    for i in range(resamples):
+    means: NDArray[np.float64] = np.empty(RESAMPLES)
+    for i in range(RESAMPLES):
         means[i] = values[generator.integers(len(values), size=len(values))].mean()
     return means
 

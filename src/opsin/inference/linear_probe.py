@@ -1,7 +1,7 @@
 """Fit scikit-learn classifiers on embeddings: fitted on train, hyperparameter selected on val."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,6 @@ Vectors = NDArray[np.float32]
 Targets = NDArray[np.int64]
 HeadName = Literal["logistic_regression", "knn"]
 
-HEADS: tuple[HeadName, ...] = get_args(HeadName)
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Candidates for C; ties take the first, which regularizes most."""
 NEIGHBORS = (20, 10, 5, 1, 50)

@@ -78,20 +78,19 @@ class OpenedNetwork:
         return new_network(self.plan, loss.num_logits, facts.channels, image_size)
 
 
-def open_network(run: RunDirectory, overrides: Sequence[str] = (), checkpoint: str = "best") -> OpenedNetwork:
-    """Open the network of a run; the other sections of its config are not checked.
+def open_network(run: RunDirectory, overrides: Sequence[str] = ()) -> OpenedNetwork:
+    """Open the network of a run with its best checkpoint; the other sections of its config are not checked.
 
     Args:
         run: The run directory.
         overrides: Overrides of its config, such as `trainer.accelerator=cpu`.
-        checkpoint: The weights to load: `best`, `last`, or the path of a checkpoint.
 
     Raises:
         UserError: There is no such run, its files are damaged, another version of Opsin wrote it, or it ended before
             its data were ready.
     """
     facts, config = read_run(run, overrides)
-    return OpenedNetwork(run, config, with_recorded_numerics(run, make_network_plan(config)), facts, checkpoint)
+    return OpenedNetwork(run, config, with_recorded_numerics(run, make_network_plan(config)), facts)
 
 
 def with_recorded_numerics(run: RunDirectory, plan: P) -> P:

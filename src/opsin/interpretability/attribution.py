@@ -16,7 +16,7 @@ Method = Literal["gradcam", "cam", "integrated_gradients", "occlusion"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 BLOCK = 32
-"""Default number of images per batch."""
+"""Number of images per batch."""
 
 
 class ChannelMap(NamedTuple):
@@ -56,9 +56,7 @@ def attribute(network: nn.Module, images: Tensor, targets: Tensor, method: str, 
     return ways[method](network, images, targets)
 
 
-def gradcam(
-    network: nn.Module, images: Tensor, targets: Tensor, stage: str | None = None, *, block: int = BLOCK
-) -> Tensor:
+def gradcam(network: nn.Module, images: Tensor, targets: Tensor, stage: str | None = None) -> Tensor:
     """Return Grad-CAM maps of a stage (Selvaraju et al., arXiv:1610.02391, section 3).
 
     The weight of a channel is the gradient of the class score, averaged over positions. The weighted sum of the
@@ -71,7 +69,6 @@ def gradcam(
         images: Input of the network `(N, C, H, W)`.
         targets: The classes to explain, `(N,)`.
         stage: The stage; None for the last stage with maps (see `stages_with_maps`).
-        block: Images per batch.
 
     Returns:
         `(N, H, W)` in [0, 1], float32, on the CPU.
@@ -84,7 +81,7 @@ def gradcam(
         maps, gradients = _maps_and_gradients(network, images, targets, resolve_stage(network, images, stage))
         return torch.einsum("nc,nchw->nhw", gradients.mean((2, 3)), maps)
 
-    return _in_blocks(of, network, images, targets, block)
+    return _in_blocks(of, network, images, targets)
 
 
 def channel_maps(
@@ -111,7 +108,7 @@ def channel_maps(
     return [ChannelMap(channel, float(weights[channel]), map_) for channel, map_ in zip(heaviest, seen, strict=True)]
 
 
-def cam(network: nn.Module, images: Tensor, targets: Tensor, *, block: int = BLOCK) -> Tensor:
+def cam(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     """Return class activation maps (Zhou et al., arXiv:1512.04150, section 2).
 
     The maps are exact if the head averages the maps of the last stage and applies one linear layer: a logit is then
@@ -121,7 +118,6 @@ def cam(network: nn.Module, images: Tensor, targets: Tensor, *, block: int = BLO
         network: A `Network` with such a head.
         images: Input of the network `(N, C, H, W)`.
         targets: The classes to explain, `(N,)`.
-        block: Images per batch.
 
     Returns:
         `(N, H, W)` in [0, 1], float32, on the CPU; clipped, resized and scaled as in `gradcam`.
@@ -129,7 +125,7 @@ def cam(network: nn.Module, images: Tensor, targets: Tensor, *, block: int = BLO
     Raises:
         UserError: The network has another kind of head.
     """
-    return _in_blocks(_cam, network, images, targets, block)
+    return _in_blocks(_cam, network, images, targets)
 
 
 def _cam(network: Network, images: Tensor, targets: Tensor) -> Tensor:
@@ -148,28 +144,18 @@ def _cam(network: Network, images: Tensor, targets: Tensor) -> Tensor:
     )
 
 
-def integrated_gradients(
-    network: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    *,
-    steps: int = 50,
-    baseline: Tensor | None = None,
-    block: int = BLOCK,
-) -> Tensor:
-    """Return integrated gradients from a baseline image (Sundararajan et al., arXiv:1703.01365).
+def integrated_gradients(network: nn.Module, images: Tensor, targets: Tensor, *, steps: int = 50) -> Tensor:
+    """Return integrated gradients (Sundararajan et al., arXiv:1703.01365).
 
-    The attributions of all pixels sum to the difference of the scores (section 3, completeness). The map is the sum
-    over the channels, clipped at zero and divided by its 99 % quantile, because a few pixels are much larger.
+    The baseline is an image of zeros: the mean color of the data if images are normalized, and black otherwise. The
+    attributions of all pixels sum to the difference of the scores (section 3, completeness). The map is the sum over
+    the channels, clipped at zero and divided by its 99 % quantile, because a few pixels are much larger.
 
     Args:
         network: Any module from images to logits.
         images: Input of the network `(N, C, H, W)`.
         targets: The classes to explain, `(N,)`.
         steps: Integration steps (Gauss-Legendre).
-        baseline: Input of the network `(C, H, W)`; None for zeros, the mean color of the data if images are
-            normalized, and black otherwise.
-        block: Images per batch.
 
     Returns:
         `(N, H, W)` in [0, 1], float32, on the CPU.
@@ -178,22 +164,15 @@ def integrated_gradients(
 
     def of(network: Network, images: Tensor, targets: Tensor) -> Tensor:
         way = IntegratedGradients(_scores(network))
-        start = torch.zeros_like(images) if baseline is None else as_input(network, baseline).expand_as(images)
-        given = way.attribute(images, start, targets, n_steps=steps, internal_batch_size=max(block, len(images)))
+        given = way.attribute(images, torch.zeros_like(images), targets, n_steps=steps, internal_batch_size=BLOCK)
         total: Tensor = given.detach().sum(1)
         return total
 
-    return _in_blocks(of, network, images, targets, block, full=0.99)
+    return _in_blocks(of, network, images, targets, full=0.99)
 
 
 def occlusion(
-    network: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    *,
-    window: int | None = None,
-    stride: int | None = None,
-    block: int = BLOCK,
+    network: nn.Module, images: Tensor, targets: Tensor, *, window: int | None = None, stride: int | None = None
 ) -> Tensor:
     """Return occlusion maps: the decrease of the class score for each covered square.
 
@@ -209,7 +188,6 @@ def occlusion(
         targets: The classes to explain, `(N,)`.
         window: Side of the square in pixels; None for a fifth of the shorter side of the image.
         stride: Step of the square in pixels; None for half its side.
-        block: Images per batch.
 
     Returns:
         `(N, H, W)` in [0, 1], float32, on the CPU.
@@ -230,15 +208,14 @@ def occlusion(
 
     def of(network: Network, images: Tensor, targets: Tensor) -> Tensor:
         shape, moves = (images.shape[1], window, window), (images.shape[1], stride, stride)
-        many = max(1, block // len(images))
         with torch.no_grad():
             falls = Occlusion(_scores(network)).attribute(
-                images, shape, moves, target=targets, perturbations_per_eval=many
+                images, shape, moves, target=targets, perturbations_per_eval=BLOCK // len(images)
             )
         mean: Tensor = falls.mean(1)
         return mean
 
-    return _in_blocks(of, network, images, targets, block)
+    return _in_blocks(of, network, images, targets)
 
 
 def _maps_and_gradients(network: Network, images: Tensor, targets: Tensor, stage: str) -> tuple[Tensor, Tensor]:
@@ -261,15 +238,14 @@ def _in_blocks(
     network: nn.Module,
     images: Tensor,
     targets: Tensor,
-    block: int,
     full: float = 1.0,
 ) -> Tensor:
     size = (images.shape[2], images.shape[3])
     with eval_context(network) as model:
         classes = as_targets(model, targets, images)
         heats = [torch.zeros(0, *size)]
-        for start in range(0, len(images), block):
-            some = slice(start, start + block)
+        for start in range(0, len(images), BLOCK):
+            some = slice(start, start + BLOCK)
             heat = of(model, as_input(model, images[some]), classes[some])
             heats.append(_unit(heat.float().cpu(), size, full))
         return torch.cat(heats)

@@ -83,9 +83,7 @@ class RandomComparison:
         )
 
 
-def compare_with_random(
-    network: nn.Module, image: Tensor, target: int, heat: Tensor, *, steps: int = 16, maps: int = 3
-) -> RandomComparison:
+def compare_with_random(network: nn.Module, image: Tensor, target: int, heat: Tensor) -> RandomComparison:
     """Compare the map of one image with several random maps.
 
     Args:
@@ -93,9 +91,8 @@ def compare_with_random(
         image: Input of the network `(C, H, W)`.
         target: The class of the map.
         heat: The map `(H, W)`.
-        steps: Number of steps of the curves.
-        maps: Number of random maps.
     """
+    steps, maps = 16, 3
     scores = faithfulness(network, image[None], torch.tensor([target]), heat[None], steps=steps)
     copies = image.expand(maps, *image.shape)
     baseline = faithfulness(network, copies, torch.full((maps,), target), random_maps(copies), steps=steps)
@@ -109,8 +106,6 @@ def faithfulness(
     heat: Tensor,
     *,
     steps: int = 32,
-    seed: int = 0,
-    block: int = BLOCK,
 ) -> Faithfulness:
     """Return the deletion and insertion curves of maps: RISE (Petsiuk et al., arXiv:1806.07421, section 4.2).
 
@@ -126,8 +121,6 @@ def faithfulness(
         targets: The classes of the maps, `(N,)`.
         heat: The maps `(N, H, W)`, on any scale.
         steps: Number of steps.
-        seed: Seed of the order of pixels with equal values.
-        block: Images per batch.
 
     Raises:
         UserError: The maps and the images differ in size, or there is not one class per image.
@@ -135,7 +128,7 @@ def faithfulness(
     shape = (len(images), *images.shape[2:])
     if tuple(heat.shape) != shape:
         raise UserError(f"maps of shape {tuple(heat.shape)} do not fit images of shape {tuple(images.shape)}")
-    draws = torch.Generator().manual_seed(seed)
+    draws = torch.Generator().manual_seed(0)  # of the order of equal values
     with eval_context(network) as model, torch.no_grad():
         classes, fractions = as_targets(model, targets, images), torch.linspace(0, 1, steps + 1)
         deletion, insertion = torch.zeros(len(images), steps + 1), torch.zeros(len(images), steps + 1)
@@ -144,14 +137,14 @@ def faithfulness(
             place = _places(marks, draws).to(sharp.device)
             # The k most important pixels are those with a rank below k: `(S + 1, 1, H, W)`.
             done = (place < (fractions * place.numel()).round().to(place.device)[:, None, None])[:, None]
-            deletion[i] = _probabilities(model, sharp, torch.zeros_like(sharp), ~done, classes[i], block)
-            insertion[i] = _probabilities(model, sharp, _blurred(sharp), done, classes[i], block)
+            deletion[i] = _probabilities(model, sharp, torch.zeros_like(sharp), ~done, classes[i])
+            insertion[i] = _probabilities(model, sharp, _blurred(sharp), done, classes[i])
     return Faithfulness(fractions, deletion, insertion)
 
 
-def random_maps(images: Tensor, *, cells: int = 7, seed: int = 0) -> Tensor:
-    """Return random maps `(N, H, W)` in [0, 1], as smooth as a Grad-CAM of `cells` x `cells` positions."""
-    coarse = torch.rand(len(images), 1, cells, cells, generator=torch.Generator().manual_seed(seed))
+def random_maps(images: Tensor) -> Tensor:
+    """Return random maps `(N, H, W)` in [0, 1], as smooth as a Grad-CAM of 7 x 7 positions."""
+    coarse = torch.rand(len(images), 1, 7, 7, generator=torch.Generator().manual_seed(0))
     size = (images.shape[2], images.shape[3])
     return F.interpolate(coarse, size, mode="bilinear", align_corners=False)[:, 0]
 
@@ -172,12 +165,10 @@ def _blurred(image: Tensor) -> Tensor:
     return torch.from_numpy(soft).to(image.device, image.dtype)
 
 
-def _probabilities(
-    network: nn.Module, sharp: Tensor, other: Tensor, keep: Tensor, target: Tensor, block: int
-) -> Tensor:
+def _probabilities(network: nn.Module, sharp: Tensor, other: Tensor, keep: Tensor, target: Tensor) -> Tensor:
     """Return the probability of a class for `sharp` where `keep` is true, and `other` elsewhere: `(S + 1,)`, CPU."""
     rows = [
         class_logits(network(torch.where(some, sharp, other)).float()).softmax(1)[:, target]
-        for some in torch.split(keep, block)
+        for some in torch.split(keep, BLOCK)
     ]
     return torch.cat(rows).cpu()

@@ -58,11 +58,6 @@ class Sanity:
         return self.correlation[-1] < ALIKE
 
     @property
-    def passed(self) -> bool:
-        """Whether the maps depend on what the network has learned."""
-        return self.above_chance and self.sensitive
-
-    @property
     def summary(self) -> str:
         """The result in one sentence."""
         figures = f"rank correlation {self.correlation[-1]:.2f} with the maps of random weights"
@@ -84,7 +79,6 @@ def randomization_check(
     stage: str | None = None,
     *,
     cascade: bool = True,
-    seed: int = 0,
 ) -> Sanity:
     """Compare maps while weights are randomized from the head on: Adebayo et al., arXiv:1810.03292, section 3.
 
@@ -102,10 +96,9 @@ def randomization_check(
         method: One of `opsin.interpretability.attribution.METHODS`, or a function that returns maps.
         stage: The stage for Grad-CAM; None for the last stage whose output is a map.
         cascade: Compute maps after every step; otherwise only after the last, which decides the result, to save time.
-        seed: Seed of the random weights.
     """
     make: Attribute = partial(attribute, method=method, stage=stage) if isinstance(method, str) else method
-    draws = torch.Generator().manual_seed(seed)
+    draws = torch.Generator().manual_seed(0)
     with eval_context(network) as model:
         original = make(model, images, targets)
         probabilities, classes = _probabilities(model, images), targets.cpu().numpy()
@@ -120,7 +113,7 @@ def randomization_check(
                 correlation.append(_mean_over_images(rank_correlation, original, maps))
                 similarity.append(_mean_over_images(structural_similarity, original, maps))
     correct = int((probabilities.argmax(1) == classes).sum())
-    p = _chance(probabilities, classes, seed)
+    p = _chance(probabilities, classes)
     return Sanity(tuple(randomized), tuple(correlation), tuple(similarity), correct, len(images), p)
 
 
@@ -171,7 +164,7 @@ def _probabilities(network: Network, images: Tensor) -> NDArray[np.float32]:
     return torch.cat(rows).cpu().numpy()
 
 
-def _chance(probabilities: NDArray[np.float32], classes: NDArray[np.int64], seed: int) -> float:
+def _chance(probabilities: NDArray[np.float32], classes: NDArray[np.int64]) -> float:
     """Return the p-value of the mean probability `(N, C)` of the classes `(N,)` against permuted classes."""
 
     def mean_probability(permuted: NDArray[np.int64]) -> float:
@@ -179,5 +172,5 @@ def _chance(probabilities: NDArray[np.float32], classes: NDArray[np.int64], seed
 
     if len(set(classes.tolist())) < 2:
         return 1.0
-    test = permutation_test((classes,), mean_probability, permutation_type="pairings", alternative="greater", rng=seed)
+    test = permutation_test((classes,), mean_probability, permutation_type="pairings", alternative="greater", rng=0)
     return float(test.pvalue)

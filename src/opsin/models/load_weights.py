@@ -246,6 +246,6 @@ def is_backbone(network: Network, key: str) -> bool:
     return key.startswith("stages.") or (key in network.original_keys and not key.startswith(_LOGITS))
 
 
-def _first(items: list[str], count: int = 3) -> str:
-    more = f" (and {len(items) - count} more)" if len(items) > count else ""
-    return ", ".join(items[:count]) + more
+def _first(items: list[str]) -> str:
+    more = f" (and {len(items) - 3} more)" if len(items) > 3 else ""
+    return ", ".join(items[:3]) + more

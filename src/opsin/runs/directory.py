@@ -347,12 +347,12 @@ def find_runs(folder: Path) -> list[RunDirectory]:
     return [RunDirectory(path) for _, path in newest_first]
 
 
-def newest_usable(count: int = 3) -> list[str]:
-    """Return the newest runs with a model below the default folder; the first is the link to the latest one."""
+def newest_usable() -> list[str]:
+    """Return the three newest runs with a model below the default folder; the first is the link to the latest one."""
     latest = Path(OUTPUT_DIR, "latest")
     linked = RunDirectory(real_path(latest))
     usable = (run for run in find_runs(Path(OUTPUT_DIR)) if real_path(run.path) != linked.path and _has_model(run))
-    return [str(latest)] * _has_model(linked) + [str(run.path) for run in islice(usable, count - 1)]
+    return [str(latest)] * _has_model(linked) + [str(run.path) for run in islice(usable, 2)]
 
 
 def _has_model(run: RunDirectory) -> bool:

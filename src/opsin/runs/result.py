@@ -105,6 +105,10 @@ class ParameterCounts:
     phases: tuple[PhaseCounts, ...] = ()
 
 
+ROUNDING_SETTINGS = ("accelerator", "devices", "precision", "channels_last", "compile", "threads")
+"""Attributes of `Settings` that change how values are rounded."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Settings that affect speed and numerical results, with every `auto` resolved.

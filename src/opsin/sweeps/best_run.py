@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
+BEST = "experiment/best.yaml"
+"""File of the best run in the directory of a sweep: the option `experiment=best`."""
+
 
 @dataclass(frozen=True)
 class TrialRow:
@@ -162,7 +165,7 @@ def write_best(folder: Path, run: RunDirectory) -> None:
             OmegaConf.to_yaml(config),
         ]
     )
-    file = folder / "experiment" / "best.yaml"
+    file = folder / BEST
     file.parent.mkdir(exist_ok=True)
     write_atomically(file, text)
 

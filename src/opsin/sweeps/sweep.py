@@ -376,7 +376,7 @@ def _print_next_steps(
     if unfinished := sum(row.state in ("running", "waiting") for row in rows):
         lines.append(f"trials in other processes: {unfinished}; the process that ends last selects the best run")
     winner = best_run.winner(rows, objective)
-    if winner and (folder / "experiment" / "best.yaml").exists():
+    if winner and (folder / best_run.BEST).exists():
         arguments = best_run.repeat_arguments(folder, RunConfig.load(winner.run))
         lines.append("repeat best " + opsin_command("train", *arguments))
         ranks = [name for name in (objective, "val/acc", "test/acc") if not name.startswith("train/")]

@@ -352,7 +352,7 @@ def closing_message(result: RunResult, run: RunDirectory) -> str:
         f"result      {place}/result.json",
         f"test again  {opsin_command('evaluate', place)}",
         f"predict     {opsin_command('predict', shortest, 'FILE')}",
-        f"dashboard   {opsin_command('dashboard', *([] if Path('outputs') in place.parents else [place]))}",
+        f"dashboard   {opsin_command('dashboard', *([] if Path(OUTPUT_DIR) in place.parents else [place]))}",
     ]
     if settings.teacher:  # it explains the figures above
         lines.insert(3, f"teacher {settings.teacher}")

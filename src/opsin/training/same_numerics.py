@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from opsin.runs.cpu_cores import available_cores
-from opsin.runs.result import RunResult, Settings
+from opsin.runs.result import ROUNDING_SETTINGS, RunResult, Settings
 from opsin.training.accelerator import num_devices, usable_accelerator
 from opsin.training.precision import BY_LIGHTNING_NAME, Capabilities, bfloat16_instructions
 from opsin.training.trainer import TrainerOptions
@@ -19,9 +19,6 @@ EMULATED = (
     "faster, but not bit-identical"
 )
 """Message about a run that chose bfloat16 on another processor."""
-
-ROUNDING = ("accelerator", "devices", "precision", "channels_last", "compile", "threads")
-"""Settings that change how values are rounded."""
 
 
 def resumed_options(options: TrainerOptions, earlier: Settings | None) -> TrainerOptions:
@@ -111,7 +108,7 @@ def is_emulated(options: TrainerOptions, capabilities: Capabilities | None = Non
 
 def _facts(result: RunResult) -> dict[str, Any]:
     settings, hardware = result.settings, result.hardware
-    facts = {f"trainer.{name}": getattr(settings, name, None) for name in ROUNDING}
+    facts = {f"trainer.{name}": getattr(settings, name, None) for name in ROUNDING_SETTINGS}
     if settings and settings.accelerator == "cpu":
         facts["the processor"] = hardware.cpu if hardware else None
     else:

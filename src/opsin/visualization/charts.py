@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from opsin.visualization.axis import Scale, has_position, scale
+from opsin.visualization.axis import Scale, scale
 from opsin.visualization.formatting import Text, number, percent, shortened
 
 WIDTH = 360
@@ -62,7 +62,6 @@ def line_chart(
     log: bool = False,
     mark: float | None = None,
     text: Text = number,
-    height: int = 220,
 ) -> Markup:
     """Return a line chart over epochs.
 
@@ -72,11 +71,11 @@ def line_chart(
         log: Use a logarithmic y axis; values of 0 and below leave gaps.
         mark: The best epoch, marked by a dashed vertical line.
         text: Format of the values.
-        height: Height in units; the width is 360.
 
     Returns:
         A `<figure>`, with a legend if there are several series.
     """
+    height = 220
     x = scale([value for one in series for value in one.x], _LEFT, WIDTH - _RIGHT, integer=True)
     y = scale([value for one in series for value in one.y], height - _BOTTOM, _TOP, log=log)
     parts = [_axes(x, y, "epoch", height, number, text)]
@@ -117,26 +116,17 @@ def reliability_bars(
     return figure(title, "".join(parts), height)
 
 
-def horizontal_bars(
-    bars: Sequence[Bar],
-    *,
-    title: str,
-    low: float | None = None,
-    high: float | None = None,
-) -> Markup:
+def horizontal_bars(bars: Sequence[Bar], *, title: str, low: float) -> Markup:
     """Return horizontal bars with intervals; dots instead of bars if the axis does not include zero.
 
     Args:
         bars: The bars from top to bottom.
         title: Title above the chart.
-        low: Start of the axis; None for 0, or the minimum if it is negative.
-        high: End of the axis; None for the maximum.
+        low: Start of the axis, which ends at 1.
     """
     row, name_width = 20, min(112, 10 + 7 * max((len(bar.name) for bar in bars), default=0))
     height = _TOP + row * len(bars) + _BOTTOM - 12
-    known = [v for bar in bars for v in (bar.value, bar.low, bar.high) if v is not None and has_position(v, False)]
-    ends = (low if low is not None else min([0.0, *known]), high if high is not None else max([0.0, *known]))
-    x = scale(ends, name_width, WIDTH - 62, most=4)
+    x = scale((low, 1.0), name_width, WIDTH - 62, most=4)
     bottom = _TOP + row * len(bars)
     parts = [_upright(x, tick, _TOP, bottom, percent) for tick in x.ticks]
     for i, bar in enumerate(bars):

@@ -1,7 +1,7 @@
 """Formatting of numbers and names in reports."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 Text = Callable[[float | None], str]
 """A function that formats a value."""
@@ -47,6 +47,11 @@ def seconds(value: float | None) -> str:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def size_text(shape: Sequence[int]) -> str:
+    """Format the rows and columns of an array: `28 x 28`."""
+    return f"{shape[0]} x {shape[1]}"
 
 
 def split_name(split: str) -> str:

@@ -159,17 +159,17 @@ def _write(pen: ImageDraw.ImageDraw, caption: str, place: tuple[int, int], width
         pen.text(middle, fit_text(line, width), fill=INK, font=letters, anchor="ma")
 
 
-def encode(image: Pixels, kind: Literal["PNG", "JPEG", "WEBP"] = "PNG", quality: int = 85) -> bytes:
+def encode(image: Pixels, kind: Literal["PNG", "JPEG", "WEBP"] = "PNG") -> bytes:
     """Return an image as the bytes of a file."""
     stream = io.BytesIO()
-    options: dict[str, Any] = {"optimize": True} if kind == "PNG" else {"quality": quality}
+    options: dict[str, Any] = {"optimize": True} if kind == "PNG" else {"quality": 85}
     Image.fromarray(rgb(image)).save(stream, kind, **options)
     return stream.getvalue()
 
 
-def data_uri(image: Pixels, kind: Literal["PNG", "JPEG", "WEBP"] = "PNG", quality: int = 85) -> str:
+def data_uri(image: Pixels, kind: Literal["PNG", "JPEG", "WEBP"] = "PNG") -> str:
     """Return an image as a data URI for the `src` of an HTML image."""
-    return file_uri(encode(image, kind, quality), kind)
+    return file_uri(encode(image, kind), kind)
 
 
 def file_uri(content: bytes, kind: str) -> str:

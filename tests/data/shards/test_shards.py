@@ -369,7 +369,7 @@ def test_shards_of_an_abandoned_epoch_are_not_downloaded(folder, tmp_path):
 @pytest.mark.parametrize(
     "name", ["../victim.bin", "/etc/passwd", "train/../../victim.bin", "train/", "train/..", "val/x.bin", "a\\..\\b"]
 )
-def test_an_index_names_no_file_outside_the_shards(copied, name, tmp_path):
+def test_an_index_names_no_file_outside_the_shards(copied, name):
     file = copied / "opsin.json"
     facts = json.loads(file.read_text())
     facts["splits"]["train"]["shards"][0]["file"] = name

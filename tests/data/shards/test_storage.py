@@ -431,7 +431,7 @@ def test_a_missing_package_is_one_message(monkeypatch, module, path, extra):
 
 
 @pytest.mark.slow
-def test_a_forked_process_can_read_the_bucket(path, tmp_path):
+def test_a_forked_process_can_read_the_bucket(path):
     storage = open_storage(path)
     content = storage.read("opsin.json")
     pipe = multiprocessing.get_context("fork").Queue()

@@ -76,7 +76,7 @@ def test_a_run_resumed_in_another_folder_keeps_its_local_database(
     assert (logger._key, logger._resumes) == (f"mlflow sqlite:///{tmp_path / 'third' / 'mlflow.db'}", False)
 
 
-def test_a_missing_library_of_lightnings_own_logger_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_of_lightnings_own_logger_is_named() -> None:
     composed = compose([])
     section = {"mine": {"_target_": "lightning.pytorch.loggers.CometLogger"}}
     plan = make_plan(replace(composed, tree={**composed.tree, "logger": section}))

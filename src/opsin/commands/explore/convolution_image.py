@@ -17,6 +17,7 @@ from opsin.interpretability.convolution.gabor import gabor, gabor_bank, magnitud
 from opsin.interpretability.convolution.matrix_text import matrix_text
 from opsin.interpretability.convolution.named_image import named_picture
 from opsin.interpretability.convolution.sample_images import gray
+from opsin.visualization.formatting import size_text
 from opsin.visualization.images import Pixels, colorize, grid, resize_for_display, to_uint8
 
 MAX_SIDE = 512
@@ -70,9 +71,9 @@ def convolve_image(
     stride, dilation, size = int(stride), int(dilation), int(size)
     how: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
     result = convolve(image, kernel, **how)
-    lines = [_size_text("convolution", image.shape, kernel.shape, **how)]
+    lines = [_worked_text("convolution", image.shape, kernel.shape, **how)]
     if pooling != "none":
-        lines.append(_size_text(f"{pooling} pooling", result.shape, (size, size), stride=size, padding=0, dilation=1))
+        lines.append(_worked_text(f"{pooling} pooling", result.shape, (size, size), stride=size, padding=0, dilation=1))
         result = pool(result, size, kind=pooling)
     picture, scale = response(result, kernel)
     lines.append(scale)
@@ -80,7 +81,7 @@ def convolve_image(
     return resize_for_display(to_uint8(image, 0, 1), MAX_SIDE), picture, captions
 
 
-def _size_text(what: str, size: tuple[int, ...], kernel: tuple[int, ...], **how: Any) -> str:
+def _worked_text(what: str, size: tuple[int, ...], kernel: tuple[int, ...], **how: Any) -> str:
     rows, columns = (worked_size(side, width, **how) for side, width in zip(size, kernel, strict=True))
     return f"{what}: rows {rows}" + ("" if size[0] == size[1] and kernel[0] == kernel[1] else f"; columns {columns}")
 
@@ -93,7 +94,7 @@ def gabor_response(
     image, kernel = read_gray(data_dir, name, upload), gabor(frequency, theta, sigma)
     limit = float(np.abs(kernel).max()) or 1.0
     parts = [colorize(part, "RdBu_r", -limit, limit) for part in (kernel.real, kernel.imag)]
-    size = f"{kernel.shape[0]} x {kernel.shape[1]}"
+    size = size_text(kernel.shape)
     filter_ = grid(parts, columns=2, side=220, captions=[f"real part, {size}", "imaginary part"])
     return filter_, resize_for_display(colorize(magnitude(image, kernel), "viridis"), MAX_SIDE)
 

@@ -10,7 +10,7 @@ from opsin.interpretability.convolution.convolution import Pooling, convolve, pa
 from opsin.interpretability.convolution.matrix_text import parse_matrix
 from opsin.interpretability.convolution.named_image import LARGEST_TYPED
 from opsin.interpretability.convolution.single_step import Step, pool_step_at, step_at
-from opsin.visualization.formatting import decimal
+from opsin.visualization.formatting import decimal, size_text
 from opsin.visualization.matrix_svg import Numbers, Window, has_numbers, matrix
 
 Operation = Literal["convolution", "max pooling", "average pooling"]
@@ -122,11 +122,11 @@ def _matrices(layer: Layer, computed: _Computed, known: int) -> list[str]:
     notes = () if weights is None else tuple(f"·{decimal(weight)}" for weight in weights.ravel())
     padded = np.pad(values, padding)
     shades = (min(0.0, float(values.min())), max(1.0, float(values.max())))
-    note = f", padded to {_size(padded)}" if padding else ""
+    note = f", padded to {size_text(padded.shape)}" if padding else ""
     drawn = [
         matrix(
             padded,
-            f"input {_size(values)}{note}",
+            f"input {size_text(values.shape)}{note}",
             limits=shades,
             border=padding,
             window=Window(cells, notes),
@@ -137,9 +137,9 @@ def _matrices(layer: Layer, computed: _Computed, known: int) -> list[str]:
         whole = Window(tuple(np.ndindex(step.window.shape)), notes)
         drawn.append(matrix(step.window, "window", limits=shades, window=whole, name="kernel"))
     if weights is not None:
-        drawn.append(_signed(weights, f"kernel {_size(weights)}", name="kernel"))
+        drawn.append(_signed(weights, f"kernel {size_text(weights.shape)}", name="kernel"))
     here = Window(((computed.row, computed.column),))
-    title = f"output {_size(output)}"
+    title = f"output {size_text(output.shape)}"
     if weights is None:
         drawn.append(matrix(output, title, limits=shades, window=here, known=known, name="output"))
     else:
@@ -150,10 +150,6 @@ def _matrices(layer: Layer, computed: _Computed, known: int) -> list[str]:
 def _signed(values: Numbers, title: str, *, name: str, window: Window | None = None, known: int | None = None) -> str:
     limit = max(float(np.abs(values).max()), 1e-9)
     return matrix(values, title, colors="RdBu_r", limits=(-limit, limit), window=window, known=known, name=name)
-
-
-def _size(values: Numbers) -> str:
-    return f"{values.shape[0]} x {values.shape[1]}"
 
 
 def _sizes(layer: Layer, computed: _Computed) -> str:

@@ -32,12 +32,14 @@ BLOCK = 512
 EXAMPLES = 4
 """Number of images shown for each pair of confused classes."""
 
+SIMILARITY = 0.98
+"""Minimum correlation of the details of two images that count as duplicates."""
+
 
 def error_analysis(
     source: ModelAndImages,
     count: int,
     split: Literal["val", "test"] = "val",
-    similarity: float = 0.98,
     train_images: int = 5_000,
 ) -> Iterator[Output]:
     """Analyze the errors of a run from its saved predictions of a split.
@@ -46,7 +48,6 @@ def error_analysis(
         source: A run.
         count: Number of errors, pairs, duplicates and suspicious labels to show.
         split: Split of the predictions.
-        similarity: Minimum correlation of the details of two images that count as duplicates.
         train_images: Approximate number of training images whose labels are checked too; 0 for none.
 
     Raises:
@@ -67,7 +68,7 @@ def error_analysis(
     yield _calibration(run, predictions)
     yield from suspect_labels(source, predictions, count)
     yield from suspect_training_labels(source, count, train_images)
-    yield from _duplicates(source, count, similarity)
+    yield from _duplicates(source, count)
 
 
 def _table(predictions: Predictions) -> list[str]:
@@ -152,13 +153,13 @@ def _diagrams(before: Reliability, after: Reliability, temperature: float, split
     return np.asarray(Image.open(stream, formats=("PNG",)).convert("RGB"))
 
 
-def _duplicates(source: ModelAndImages, count: int, similarity: float) -> Iterator[Output]:
+def _duplicates(source: ModelAndImages, count: int) -> Iterator[Output]:
     images = source.images
     small = {split: _thumbnails(images.subset(split)) for split in images.splits("all")}
-    found = near_duplicates(small, threshold=similarity, count=None)
+    found = near_duplicates(small, SIMILARITY)
     sizes = ", ".join(f"{len(pixels):,} {split}" for split, pixels in small.items())
     pairs = f"{len(found):,} pair{'' if len(found) == 1 else 's'}"
-    lines = [f"near-duplicates across splits (similarity at least {similarity}): {pairs} among {sizes} images"]
+    lines = [f"near-duplicates across splits (similarity at least {SIMILARITY}): {pairs} among {sizes} images"]
     if not found:
         yield Output("duplicates", None, lines)
         return

@@ -12,12 +12,9 @@ from opsin.commands.interpret.model_and_images import ModelAndImages, Output
 from opsin.data.splitting import subsample
 from opsin.data.subset import Subset
 from opsin.errors import UserError
-from opsin.evaluation.label_errors import find_label_issues, out_of_fold_probabilities
+from opsin.evaluation.label_errors import FOLDS, find_label_issues, out_of_fold_probabilities
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import Predictions
-
-FOLDS = 5
-"""Number of folds: each training image is predicted by a classifier fitted on the other four fifths."""
 
 MIN_ACCURACY = 0.8
 """Below this cross-validated accuracy, most suspicious labels are errors of the classifier."""
@@ -86,7 +83,7 @@ def _cross_validated(source: ModelAndImages, most: int) -> _CrossValidated:
     outputs = trained_model.outputs(part, trained_model.extractor(images.trainer), images.cache_dir)
     vectors = outputs.read(np.arange(len(part)), 0).astype(np.float32)
     probabilities = np.full((len(part), len(images.classes)), MIN_PROBABILITY)
-    found = out_of_fold_probabilities(vectors, part.targets, folds=FOLDS)
+    found = out_of_fold_probabilities(vectors, part.targets)
     probabilities[:, : found.shape[1]] = found.clip(MIN_PROBABILITY)
     predictions = Predictions(
         "train",

@@ -15,9 +15,10 @@ from opsin.evaluation.comparison.row_names import UNNAMED_GROUPS
 from opsin.evaluation.comparison.run_records import RunRecord, collect, with_tags
 from opsin.evaluation.confidence_intervals import Interval
 from opsin.runs.flat_keys import flat_scalars
+from opsin.runs.result import ROUNDING_SETTINGS
 
 ENVIRONMENT = (
-    *(f"settings.{name}" for name in ("accelerator", "devices", "precision", "channels_last", "compile", "threads")),
+    *(f"settings.{name}" for name in ROUNDING_SETTINGS),
     *("hardware.cpu", "hardware.cores", "hardware.gpus", "weights", "commit"),
     *(f"versions.{name}" for name in ("python", "torch", "torchvision", "lightning", "opsin")),
 )

@@ -150,7 +150,8 @@ class Leaderboard:
         different = [self._different_images()] if len(self.groups) > 1 else []
         return different + [self._unranked(row) for row in self.rows if row.rank is None]
 
-    def _different_images(self, most: int = 5) -> str:
+    def _different_images(self) -> str:
+        most = 5
         groups = [
             f"{', '.join(row.letter for row in self.rows_in(i))} on {group.name} ({group.description})"
             for i, group in enumerate(self.groups)

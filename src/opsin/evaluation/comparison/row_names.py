@@ -9,6 +9,9 @@ from opsin.evaluation.comparison.run_records import RunRecord
 UNNAMED_GROUPS = ("callbacks", "logger", "feature_cache", "debug")
 """Config groups whose option is not part of a recipe's name."""
 
+LONGEST = 60
+"""Number of characters from which a word of a shortened name is cut in its middle."""
+
 
 def row_names(runs: Sequence[RunRecord]) -> list[str]:
     """Return a name for each of several runs of different configs, written as on the command line."""
@@ -16,26 +19,25 @@ def row_names(runs: Sequence[RunRecord]) -> list[str]:
     return [_unique(i, names, runs) for i in range(len(runs))]
 
 
-def shortened_names(names: Sequence[str], most: int = 60) -> list[str]:
+def shortened_names(names: Sequence[str]) -> list[str]:
     """Return names without the words that all begin with, without sections of keys, and with long values cut.
 
     `cnn_gap optimizer.lr=0.1` and `cnn_gap optimizer.lr=0.2` become `lr=0.1` and `lr=0.2`.
 
     Args:
         names: Names that `row_names` returned.
-        most: Length in characters from which a word is cut, in its middle.
     """
     words = [name.split() for name in names]
     columns = [len(set(column)) == 1 for column in zip(*words, strict=False)]  # as long as the shortest name
     common = [*columns, False].index(False) if len(words) > 1 else 0
-    short = [" ".join(_shortened(word, most) for word in row[min(common, len(row) - 1) :]) for row in words]
+    short = [" ".join(_shortened(word) for word in row[min(common, len(row) - 1) :]) for row in words]
     return short if len(set(short)) == len(short) else list(names)
 
 
-def _shortened(word: str, most: int) -> str:
+def _shortened(word: str) -> str:
     key, sign, value = word.partition("=")
     word = f"{key.rpartition('.')[2]}{sign}{value}" if sign else word
-    return word if len(word) <= most else f"{word[: most // 2]}…{word[-most // 2 :]}"
+    return word if len(word) <= LONGEST else f"{word[: LONGEST // 2]}…{word[-LONGEST // 2 :]}"
 
 
 def letter(index: int) -> str:

@@ -102,7 +102,7 @@ def recall_bars(predictions: Predictions) -> Markup:
     title = "Recall by class" if len(bars) <= MAX_BARS else f"The {MAX_BARS} lowest recalls of {len(bars)} classes"
     lowest = min((row.recall.low for row in rows), default=0.0)
     start = math.floor(lowest * 20) / 20 if lowest > 0.5 else 0
-    return horizontal_bars(bars[:MAX_BARS], title=title, low=start, high=1)
+    return horizontal_bars(bars[:MAX_BARS], title=title, low=start)
 
 
 def confused_pair_rows(predictions: Predictions) -> list[tuple[str, str, int, int]]:

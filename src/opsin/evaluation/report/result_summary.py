@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from opsin.evaluation.confidence_intervals import Interval, accuracy_interval
+from opsin.runs.directory import OUTPUT_DIR
 from opsin.runs.predictions import Predictions
 from opsin.runs.quoting import opsin_command
 from opsin.runs.result import RunResult
@@ -62,7 +63,7 @@ def _validity(result: RunResult, predictions: Predictions) -> str:
         return (
             "The interval covers the random choice of these test images. It does not cover other kinds of images, nor "
             "the variation between seeds: to measure that, train several seeds and compare them: "
-            f"{opsin_command('compare', 'outputs')}."
+            f"{opsin_command('compare', OUTPUT_DIR)}."
         )
     selected = "The best epoch was selected on the same images, so this accuracy is too optimistic."
     if result.tested:

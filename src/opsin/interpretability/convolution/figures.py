@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from opsin.interpretability.convolution.color_spaces import SPACES, color_pictures
 from opsin.interpretability.convolution.convolution import POOLINGS, Padding, convolve, paddings, pool
 from opsin.interpretability.convolution.gabor import Gabor, gabor, gabor_bank, responses
 from opsin.interpretability.convolution.single_step import step_at
-from opsin.visualization.formatting import decimal
+from opsin.visualization.formatting import decimal, size_text
 from opsin.visualization.images import Pixels, Values, colorize, fit, font, grid, rgb, to_uint8
 
 LECTURE_LIMITS = (-4.0, 4.0)
@@ -22,6 +21,9 @@ DIGIT_SIDE = 64
 
 READABLE_CELL = 20
 """Side in pixels of the smallest square in which a number such as -0.11 is readable."""
+
+TILE = 260
+"""Longer side in pixels of a pooled image, or of a channel of a color space."""
 
 SIGNED = "RdBu_r"
 BOX, RIM = (232, 119, 34), (90, 150, 210)
@@ -94,10 +96,6 @@ def _short(value: float) -> str:
     return decimal(value, 0 if abs(value) >= 10 else 1 if abs(value) >= 1 else 2)
 
 
-def _size(values: Values) -> str:
-    return f"{values.shape[0]} x {values.shape[1]}"
-
-
 def _signed(kernel: Values) -> Pixels:
     """Color a kernel: blue is negative, white zero, red positive."""
     most = float(np.abs(kernel).max()) or 1.0
@@ -112,7 +110,6 @@ def kernel_picture(
     padding: Padding = "valid",
     dilation: int = 1,
     value_range: tuple[float, float] | None = None,
-    side: int = 220,
 ) -> Pixels:
     """Draw the image, then each kernel next to its response.
 
@@ -123,10 +120,10 @@ def kernel_picture(
         padding: As for `convolve`.
         dilation: As for `convolve`.
         value_range: The values displayed as black and white; None for `limits`.
-        side: Longer side of each response in pixels.
     """
+    side = 220  # the longer one of each response, in pixels
     first = fit(to_uint8(image, 0, 1), side)
-    pictures, captions = [first], [f"the image, {_size(image)}\nshown 0 to 1"]
+    pictures, captions = [first], [f"the image, {size_text(image.shape)}\nshown 0 to 1"]
     for name, kernel in kernels.items():
         response = convolve(image, kernel, stride=stride, padding=padding, dilation=dilation)
         low, high = value_range or limits(image, kernel, response)
@@ -135,7 +132,7 @@ def kernel_picture(
         cell = tile // max(kernel.shape)
         drawn = numbered(kernel, cell=cell) if cell >= READABLE_CELL else _signed(kernel)
         pictures.append(grid([fit(drawn, tile), answer], columns=2, side=None))
-        captions.append(f"{name.replace('_', ' ')}\n{_size(response)}, shown {low:.2g} to {high:.2g}")
+        captions.append(f"{name.replace('_', ' ')}\n{size_text(response.shape)}, shown {low:.2g} to {high:.2g}")
     return grid(pictures, columns=3, side=None, captions=captions)
 
 
@@ -152,40 +149,37 @@ def numbers_picture(matrices: Mapping[str, Values], image: str, columns: int) ->
         cell = max(16, min(40, 640 // max(values.shape)))
         shades: dict[str, Any] = {"palette": "gray", "low": min(0.0, float(values.min()))} if name == image else {}
         pictures.append(numbered(values, cell=cell, **shades))
-    captions = [f"{name}, {_size(values)}" for name, values in matrices.items()]
+    captions = [f"{name}, {size_text(values.shape)}" for name, values in matrices.items()]
     return grid(pictures, columns=columns, side=None, captions=captions)
 
 
-def gabor_picture(image: Values, filters: Sequence[Gabor], side: int = 300) -> Pixels:
+def gabor_picture(image: Values, filters: Sequence[Gabor]) -> Pixels:
     """Draw the image, and for each filter its real part, its imaginary part, and the magnitude of its response."""
     bank = {filter_: gabor(*filter_) for filter_ in filters}
-    first = fit(to_uint8(image, 0, 1), side)
-    pictures, captions = [first], [f"the image, {_size(image)}"]
+    first = fit(to_uint8(image, 0, 1), 300)
+    pictures, captions = [first], [f"the image, {size_text(image.shape)}"]
     for filter_, response in responses(image, bank).items():
         most = float(np.quantile(response, 0.995)) or 1.0
-        answer = fit(to_uint8(response, 0, most), side)
+        answer = fit(to_uint8(response, 0, most), 300)
         parts = [fit(_signed(part), answer.shape[0]) for part in (bank[filter_].real, bank[filter_].imag)]
         pictures.append(grid([*parts, answer], columns=3, side=None))
-        size = f"real and imaginary part, {_size(bank[filter_])}; magnitude, shown 0 to {most:.2g}"
+        size = f"real and imaginary part, {size_text(bank[filter_].shape)}; magnitude, shown 0 to {most:.2g}"
         captions.append(f"{filter_}\n{size}")
     return grid(pictures, columns=1, side=None, captions=captions)
 
 
-def bank_picture(
-    image: Values, bank: Mapping[Gabor, NDArray[Any]] | None = None, columns: int = 6, side: int = 150
-) -> Pixels:
-    """Draw a bank of filters: rows of real parts, each above a row of responses.
+def bank_picture(image: Values) -> Pixels:
+    """Draw `gabor_bank()`: rows of real parts, each above a row of responses, which share one scale.
 
     Args:
         image: (H, W) in [0, 1].
-        bank: The filters; None for `gabor_bank()`.
-        columns: Filters per row; the responses in a row share one scale.
-        side: Longer side of each tile in pixels.
     """
-    bank = gabor_bank() if bank is None else dict(bank)
-    answers = responses(image, dict(bank))
+    columns, side = 6, 150
+    bank = gabor_bank()
+    answers = responses(image, bank)
     filters = list(bank)
-    rows = [grid([fit(to_uint8(image, 0, 1), 2 * side)], side=2 * side, captions=[f"the image, {_size(image)}"])]
+    first = fit(to_uint8(image, 0, 1), 2 * side)
+    rows = [grid([first], side=2 * side, captions=[f"the image, {size_text(image.shape)}"])]
     for start in range(0, len(filters), columns):
         row = filters[start : start + columns]
         most = max(float(np.quantile(answers[filter_], 0.995)) for filter_ in row) or 1.0
@@ -197,24 +191,25 @@ def bank_picture(
     return grid(rows, columns=1, side=None)
 
 
-def pool_picture(image: Values, sizes: Sequence[int], stride: int | None = None, side: int = 260) -> Pixels:
+def pool_picture(image: Values, sizes: Sequence[int], stride: int | None) -> Pixels:
     """Draw the image, then max and average pooling for each window size."""
-    pictures, captions = [to_uint8(image, 0, 1)], [f"the image\n{_size(image)}"]
+    pictures, captions = [to_uint8(image, 0, 1)], [f"the image\n{size_text(image.shape)}"]
     for size in sizes:
         for kind in POOLINGS:
             values = pool(image, size, stride, kind)
             pictures.append(to_uint8(values, 0, 1))
-            captions.append(f"{kind} of {size} x {size}\n{_size(values)}")
+            captions.append(f"{kind} of {size} x {size}\n{size_text(values.shape)}")
     columns = 1 + 2 * len(sizes) if len(sizes) < 3 else 5
-    return grid([fit(picture, side) for picture in pictures], columns=columns, side=side, captions=captions)
+    fitted = [fit(picture, TILE) for picture in pictures]
+    return grid(fitted, columns=columns, side=TILE, captions=captions)
 
 
-def color_picture(image: Pixels, side: int = 260) -> Pixels:
+def color_picture(image: Pixels) -> Pixels:
     """Draw the image, then its channels in RGB, gray, HSV and L*a*b*."""
     pictures = {"the image": rgb(image), **color_pictures(image)}
     captions = ["the image", *(f"{name}, {space}" for space, names in SPACES.items() for name in names)]
-    fitted = [fit(picture, side) for picture in pictures.values()]
-    return grid(fitted, columns=4, side=side, captions=captions)
+    fitted = [fit(picture, TILE) for picture in pictures.values()]
+    return grid(fitted, columns=4, side=TILE, captions=captions)
 
 
 def step_picture(
@@ -243,13 +238,13 @@ def step_picture(
     padded = np.pad(image, zeros)
     inside = (zeros[0][0], zeros[1][0], *image.shape)
     white = max(1.0, float(image.max()))
-    around = f", in zeros {_size(padded)}" if padded.shape != image.shape else ""
+    around = f", in zeros {size_text(padded.shape)}" if padded.shape != image.shape else ""
     parts = {
-        f"the image, {_size(image)}{around}": numbered(
+        f"the image, {size_text(image.shape)}{around}": numbered(
             padded, cell=cell, palette="gray", low=0, high=white, boxes={inside: RIM, **window}
         ),
-        f"the kernel, {_size(kernel)}": numbered(kernel, cell=cell),
-        f"the output, {_size(output)}": numbered(output, cell=cell, boxes={(row, column, 1, 1): BOX}),
+        f"the kernel, {size_text(kernel.shape)}": numbered(kernel, cell=cell),
+        f"the output, {size_text(output.shape)}": numbered(output, cell=cell, boxes={(row, column, 1, 1): BOX}),
     }
     # Longer sums do not fit; the terminal prints them.
     title = step.text if kernel.size <= 9 else f"The sum of {kernel.size} products is {step.total:.4g}"

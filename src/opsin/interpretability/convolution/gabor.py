@@ -78,19 +78,19 @@ def gabor(frequency: float, theta: float, sigma: float) -> NDArray[np.complex128
 
 
 def gabor_bank(
-    frequencies: Sequence[float] = (0.1, 0.2, 0.4), directions: int = 6, sigma: float | None = None
+    frequencies: Sequence[float] = (0.1, 0.2, 0.4), directions: int = 6
 ) -> dict[Gabor, NDArray[np.complex128]]:
     """Return kernels of several frequencies in equally spaced directions, ordered by frequency.
+
+    Their bandwidth is one octave, with the same number of waves in each kernel.
 
     Args:
         frequencies: Waves per pixel.
         directions: Number of directions from 0 to pi.
-        sigma: Standard deviation of the Gaussian in pixels; None for a bandwidth of one octave, with the same number of
-            waves in each kernel.
     """
     octave = math.sqrt(math.log(2) / 2) / math.pi * 3  # sigma times frequency: Petkov and Kruizinga 1997
     filters = [
-        Gabor(frequency, math.pi * turn / directions, octave / frequency if sigma is None else sigma)
+        Gabor(frequency, math.pi * turn / directions, octave / frequency)
         for frequency in frequencies
         for turn in range(directions)
     ]

@@ -27,7 +27,6 @@ from opsin.config.locations import module_path, train_process
 from opsin.errors import Interrupted, UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.secret_values import mask_secrets
-from opsin.training.accelerator import Accelerator, Devices, num_devices
 from opsin.training.distributed.environment import (
     RUN_VARIABLE,
     launched,
@@ -56,18 +55,21 @@ class LostProcess(UserError):  # noqa: N818 - the name is the message
     """A process of the run died, which ends the run. The message names the process and the cause."""
 
 
-def check_process_count(accelerator: Accelerator, devices: Devices, num_nodes: int) -> None:
+def check_process_count(devices: int) -> None:
     """Check that torchrun or srun, if one of them started this process, started one process per device.
+
+    Args:
+        devices: number of devices of the run, over all machines.
 
     Raises:
         UserError: it started another number of processes, or its variables are left over from another program.
     """
-    found, needed = launched(), num_devices(accelerator, devices, num_nodes)
-    if found is None or found.world_size == needed:
+    found = launched()
+    if found is None or found.world_size == devices:
         return
     alone = ", or unset RANK and WORLD_SIZE to train in one process" if found.by == "torchrun" else ""
     raise UserError(
-        f"{found.by} started {found.world_size} processes, but trainer.devices x trainer.num_nodes = {needed}; make "
+        f"{found.by} started {found.world_size} processes, but trainer.devices x trainer.num_nodes = {devices}; make "
         f"them equal{alone}"
     )
 

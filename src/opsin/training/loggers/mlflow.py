@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from opsin.errors import Interrupted
-from opsin.runs.directory import RunDirectory
+from opsin.runs.directory import OUTPUT_DIR, RunDirectory
 from opsin.runs.secret_values import mask_secrets
 from opsin.training.loggers.base import RunFacts, RunLogger, record_id, recorded_id, recorded_ids, run_name
 
@@ -40,7 +40,7 @@ class MLflow(MLFlowLogger, RunLogger):
     def __init__(
         self,
         run: RunDirectory,
-        folder: str = "outputs",
+        folder: str = OUTPUT_DIR,
         experiment_name: str = "opsin",
         tracking_uri: str | None = None,
     ) -> None:
