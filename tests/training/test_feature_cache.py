@@ -13,11 +13,13 @@ from sharded import source
 from opsin.commands.evaluate import evaluate
 from opsin.commands.train import train
 from opsin.config import compose, from_saved
-from opsin.data import Augmentation
+from opsin.data import Augmentation, DataOptions, ImageDataModule
+from opsin.data.source import ArrayImages, Source
 from opsin.errors import Interrupted, UserError
 from opsin.models import Network, cnn_flatten, cnn_gap, resnet18
 from opsin.runs.directory import RunDirectory
 from opsin.training.feature_cache import FeatureCache, cacheable_step
+from opsin.training.trainer import TrainerOptions, make_trainer
 
 QUICK = (
     "datamodule.train_fraction=0.1",  # 130 images
@@ -219,6 +221,28 @@ def test_views_augment_training_images_only(start, tmp_path) -> None:
     assert sorted(stores(tmp_path).values()) == [129, 129, 129, 144]
     metrics = run.read_result().metrics
     assert evaluate(run, "val").metrics["val/loss"] == pytest.approx(metrics["val/loss"], abs=2e-3)
+
+
+@pytest.mark.parametrize("stores", [1, 2])
+def test_no_two_batches_of_views_have_the_same_random_numbers(tmp_path, monkeypatch, stores) -> None:
+    splits = {}
+    for split in ("train", "val")[:stores]:  # with folds, train has images of both
+        pixels = np.random.default_rng(len(splits)).integers(0, 256, (200, 28, 28, 1), np.uint8)
+        splits[split] = ArrayImages(pixels, np.arange(200) % 2, split)
+    made = Source("made", ("a", "b"), 1, (28, 28), (0.5,), (0.5,), splits)
+    options = DataOptions(data_dir=str(tmp_path), num_folds=4)
+    data = ImageDataModule(made, options, augmentation=Augmentation(rotation=10))
+    data.setup("fit")
+    assert len(data.subset("train").stores) == stores
+    keys, draw = [], Augmentation.draw
+    monkeypatch.setattr(Augmentation, "draw", lambda *drawn: keys.append(drawn[-1]) or draw(*drawn))
+    model = cnn_gap(num_logits=1, in_channels=1, image_size=(28, 28))
+    trainer = make_trainer(TrainerOptions(accelerator="cpu", precision="32"), callbacks=[], loggers=[], folder=tmp_path)
+    served = FeatureCache(views=2).serve(data, model, list(model.stages), trainer)
+    assert "2 augmented views" in served
+    for epoch in range(2):
+        data._fetcher.features["train"].read(np.arange(3), epoch)
+    assert len(set(keys[1:])) == len(keys[1:]) == (8 if stores == 1 else 18)  # the first only determines the shape
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import warnings
 from types import SimpleNamespace
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -12,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from opsin.data.loader.batch_loader import Batch
+from opsin.data.loader.samplers import Shards, training_batches
 from opsin.errors import UserError
 from opsin.models.network import Network, sequential
 from opsin.training.callbacks import StepCurves, Throughput
@@ -73,7 +75,8 @@ def test_one_value_per_channel_is_refused_with_the_smallest_batch(layers, side, 
 def graded(module: Classifier, sizes: list[int], targets: torch.Tensor) -> torch.Tensor:
     """Return the gradient of one step over batches of some sizes, as Lightning accumulates it."""
     module.zero_grad()
-    module._trainer = SimpleNamespace(accumulate_grad_batches=len(sizes), num_training_batches=len(sizes))
+    number = len(sizes)
+    module._trainer = SimpleNamespace(accumulate_grad_batches=number, num_training_batches=number, world_size=1)
     module._record = {"batch_size": sizes[0]}
     images = torch.arange(len(targets) * 4.0).sin().reshape(-1, 1, 2, 2)
     places = torch.arange(len(targets))
@@ -92,6 +95,23 @@ def test_accumulated_batches_have_the_gradient_of_one(weights: str, counts: list
     targets = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     whole = graded(module, [10], targets).clone()
     torch.testing.assert_close(graded(module, [4, 4, 2], targets), whole)
+
+
+@pytest.mark.parametrize("window", [None, 2])
+@pytest.mark.parametrize(
+    ("images", "size", "processes"), [(23, 8, 2), (22, 8, 2), (47, 16, 4), (63, 24, 8), (23, 8, 1)]
+)
+def test_the_share_of_a_batch_counts_the_images_of_all_processes(images, size, processes, window) -> None:
+    targets = np.zeros(images, np.int64)
+    shards = None if window is None else Shards(np.arange(images) // 5, window)
+    options = {"batch_size": size, "batches": 3, "shards": shards, "world_size": processes}
+    epochs = [training_batches(targets, "shuffle", 0, 0, rank=rank, **options) for rank in range(processes)]
+    taken = [sum(map(len, batches)) for batches in zip(*epochs, strict=True)]
+    module = classifier()
+    module._num_train, module._record = images, {"batch_size": size}
+    module._trainer = SimpleNamespace(accumulate_grad_batches=3, num_training_batches=3, world_size=processes)
+    for index, count in enumerate(taken):
+        assert module._share(index, 3) == pytest.approx(count / sum(taken))
 
 
 @pytest.mark.parametrize(("teacher", "same"), [(False, True), (True, False)])

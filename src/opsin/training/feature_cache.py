@@ -165,10 +165,12 @@ def _extract(
         split = hashlib.blake2b(part.index.tobytes(), digest_size=16).hexdigest()
         assert type(data.augmentation) is Augmentation
         facts |= {"augmentation": data.augmentation.settings(), "seed": data.seed, "split": split}
+        if len(part.stores) > 1:  # the random numbers depend on the store too
+            facts["stores"] = len(part.stores)
     return extract(
         part,
         extractor,
-        [_augmented(data, extractor, view) for view in range(views)] or [_plain(data, extractor)],
+        [_augmented(data, extractor, view, part.stores) for view in range(views)] or [_plain(data, extractor)],
         [facts | {"view": view} for view in range(views)] or [facts],
         cache_dir=data.features_dir,
         every_view=every_view,
@@ -179,13 +181,16 @@ def _plain(data: "ImageDataModule", extractor: Extractor) -> View:
     return lambda store, rows: data.preprocess(_pixels(store, rows, extractor))
 
 
-def _augmented(data: "ImageDataModule", extractor: Extractor, view: int) -> View:
+def _augmented(data: "ImageDataModule", extractor: Extractor, view: int, stores: Sequence[Store]) -> View:
+    """Return the augmented images of a view; the rows of each store have random numbers of their own."""
+
     @torch.no_grad()
     def images(store: Store, rows: Indices) -> Tensor:
         assert data.augmentation is not None
         unit = data.preprocess.to_unit_range(_pixels(store, rows, extractor))
         targets = torch.from_numpy(store.targets[rows]).to(extractor.device)
-        changed, _ = data.augmentation(unit, targets, batch_key(data.seed, view, int(rows[0]), 0))
+        key = batch_key(data.seed, view, int(rows[0]), stores.index(store))
+        changed, _ = data.augmentation(unit, targets, key)
         return data.preprocess.normalize(changed)
 
     return images

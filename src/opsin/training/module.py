@@ -146,8 +146,9 @@ class Classifier(L.LightningModule):
         return loss * self.share
 
     def _share(self, batch_idx: int, accumulated: int) -> float:
-        """Return the share of a batch in the images of its optimizer step."""
+        """Return the share of a batch in the images of its optimizer step, over all processes."""
         size, images = int(self._record.get("batch_size", 0)), self._num_train
+        images -= images % self.trainer.world_size  # an epoch leaves out the rest, see `training_batches`
         if not (size and images):
             return 1 / accumulated
         first = batch_idx - batch_idx % accumulated
