@@ -13,7 +13,6 @@ import yaml
 from signature_tables import Key, cell, keys_of, table, value_text
 from sphinx.application import Sphinx
 
-from opsin.config.help_page import describe
 from opsin.config.hydra_keys import has_effect
 from opsin.config.locations import CONFIGS
 from opsin.config.suggestions import config_options
@@ -182,8 +181,10 @@ def _option(group: str, name: str) -> str:
     file = _file(group, name)
     text = file.read_text(encoding="utf-8")
     lines = text.splitlines()
-    commands = [line.removeprefix("# python train.py") for line in lines if line.startswith("# python train.py")]
-    parts = [f"## {name}", describe(file), *(f"```bash\nopsin train{command}\n```" for command in commands)]
+    comments = [line.lstrip("# ") for line in lines[: _leading_comments(lines)] if not line.startswith("# @package")]
+    commands = [line for line in comments if line.startswith("opsin train")]
+    description = " ".join(line for line in comments if line not in commands)
+    parts = [f"## {name}", description, *(f"```bash\n{command}\n```" for command in commands)]
     if group in SECTIONS:
         parts += _targets(group, yaml.safe_load(text) or {}, comments_of(text))
     shown = "\n".join(lines[_leading_comments(lines) :])

@@ -35,7 +35,7 @@ def test_weights_give_the_size_and_the_config_the_trainable_stages(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["model=cnn_gap", "--out", "x.md"], "--out belongs to --classic"),
+        (["model=cnn_gap", "--out", "x.md"], "--out has an effect with --classic only"),
         (["model=cnn_gap", "--logits", "0"], "--logits 0: a network has at least one output"),
         (["--classic", "model=mlp"], "--classic prints a fixed table"),
         (["--classic", "--logits", "3"], "--classic prints a fixed table"),

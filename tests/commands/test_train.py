@@ -364,7 +364,7 @@ def test_a_network_of_another_library_trains_from_a_file_and_from_a_run(start, t
     small = ("datamodule.image_size=32", "datamodule.train_fraction=0.1", *QUICK[2:], "trainer.max_epochs=1")
     first = start("model=resnet18_partial", f"model.weights={tmp_path / 'resnet18.pth'}", *small, name="first")
     result = first.read_result()
-    assert "head new" in result.weights
+    assert "new head" in result.weights
     state = torch.load(first.best, weights_only=True)["state_dict"]
     assert torch.equal(state["network.stages.layer3.0.conv1.weight"], original.layer3[0].conv1.weight)
     assert torch.equal(state["network.stages.layer3.0.bn1.running_mean"], original.layer3[0].bn1.running_mean)

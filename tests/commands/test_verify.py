@@ -164,7 +164,7 @@ def test_missing_parts_are_never_verified(copy: Copy, capsys: pytest.CaptureFixt
     assert "run: not verified" in printed
     (run.path / DIGESTS).unlink()
     assert command.main(words) == 3
-    assert "the run has no digests.json" in capsys.readouterr().out
+    assert "digests.json is missing" in capsys.readouterr().out
     edit_result(run, status="interrupted")
     assert command.main(words) == 3
     assert "its status is interrupted" in capsys.readouterr().out
@@ -263,7 +263,7 @@ def test_checkpoints_of_the_first_step_are_a_difference(digits_run: RunDirectory
         file.unlink()
         torch.save(content, file)
     found = check_replay(open_run(run), full=True, chance=random.Random(0))
-    assert (found.status, found.detail) == ("differs", "the checkpoints are of the first step, before any training")
+    assert (found.status, found.detail) == ("differs", "all checkpoints are from before the first step of training")
 
 
 @pytest.mark.parametrize("text", ['{"files": 3}', "[", "null", '{"files": {"/etc/passwd": ""}, "evaluated": []}'])
@@ -359,4 +359,4 @@ def test_a_best_checkpoint_of_another_step_is_a_difference(digits_run: RunDirect
     step = torch.load(run.best, weights_only=True)["global_step"]
     edit_checkpoints(run, lambda content: content.update(global_step=step - 1), "best.ckpt")
     found = check_records(open_run(run), run.read_result())
-    assert f"best.ckpt is of step {step - 1}, and last.ckpt records step {step} as the best" in found.detail
+    assert f"best.ckpt is from step {step - 1}, and last.ckpt records step {step} as the best" in found.detail

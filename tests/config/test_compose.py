@@ -103,7 +103,7 @@ def test_the_search_path_is_recorded_and_not_needed_for_a_resume(folder: Path) -
 
 @pytest.mark.parametrize("value", ["True", "true", "false"])
 def test_a_truth_value_is_no_run_to_resume(value: str) -> None:
-    with pytest.raises(UserError, match=rf"(?i)resume={value} is no run: set resume=auto"):
+    with pytest.raises(UserError, match=rf"(?i)resume={value} is not a run: set resume=auto"):
         compose([f"resume={value}"])
 
 

@@ -71,7 +71,7 @@ def test_a_name_without_a_similar_one_gets_the_accepted_packages(project: Path, 
 
 
 def test_a_private_name_of_a_permitted_package_is_explained(project: Path) -> None:
-    assert "must not begin with _" in refusal("my_project._tri_net.TriNet")
+    assert "that begin with _ are private" in refusal("my_project._tri_net.TriNet")
 
 
 def test_packages_of_the_project_without_permission_get_one_line_to_write(project: Path) -> None:

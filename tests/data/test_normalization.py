@@ -69,7 +69,7 @@ def test_values_that_do_not_fit_are_refused() -> None:
 def test_values_of_another_scale_are_refused_wherever_they_come_from(name: str, values: Any) -> None:
     known: Any = {"mean": 0.5, "std": 0.5, name: values}
     per_channel = values if isinstance(values, tuple) else (values,)
-    way_out = "scaled to .0, 1.; divide values of the scale 0..255 by 255"
+    way_out = "for pixels in .0, 1.; divide values for pixels in 0..255 by 255"
     with pytest.raises(UserError, match=rf"datamodule\.{name}=.*{way_out}"):
         choose_mean_std(DataOptions(**known), WEIGHTS, DATASET, 3)
     with pytest.raises(UserError, match=rf"the weights: {name}=.*{way_out}"):

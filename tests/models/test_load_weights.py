@@ -374,8 +374,8 @@ CLASSES = ("cat", "dog", "emu")
     [
         (CLASSES, "head loaded too"),
         (None, "head loaded too"),  # the caller names no classes
-        (("cat", "dog", "fox"), "head new, for other classes"),
-        (("dog", "cat", "emu"), "head new, for other classes"),
+        (("cat", "dog", "fox"), "new head, because the classes differ"),
+        (("dog", "cat", "emu"), "new head, because the classes differ"),
     ],
 )
 def test_a_head_of_other_classes_is_not_loaded(tmp_path: Path, form: str, classes, line: str) -> None:

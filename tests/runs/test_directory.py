@@ -131,7 +131,7 @@ def test_what_stands_in_place_of_the_link_is_replaced_or_named(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "run"]
     stays = kind in ("empty folder", "copy of a run")
     assert [record.getMessage() for record in caplog.records] == stays * [
-        f"{latest} is a folder, not a link to the newest run: move it away to have the link again"
+        f"{latest} is a folder, not a link to the newest run: rename it to get the link again"
     ]
     assert (latest.resolve() == run.path.resolve()) is not stays
 

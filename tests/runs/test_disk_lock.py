@@ -36,7 +36,7 @@ def test_a_disk_without_locks_gives_one_message(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("fcntl.flock", flock)
-    message = rf"{tmp_path}/.* cannot be locked, because its disk has no locks\. Set output_dir and data_dir"
+    message = rf"{tmp_path}/.* cannot be locked, because its disk does not support file locks\. Set output_dir"
     with pytest.raises(UserError, match=message), explained_disk_errors():
         PLACES[place](tmp_path)
 

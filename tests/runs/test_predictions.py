@@ -58,7 +58,7 @@ def test_an_evaluation_leaves_the_predictions_that_a_resume_needs(
     run = made_run(tmp_path / "run", flags, split="val", result={"status": status})
     write_predictions(run, predictions_of(flags[:3], "images", "val"))
     assert len(read_predictions(run, "val")) == 12  # the resume fits the temperature on them
-    assert "val.npz stays: the run is not finished and needs it. Write other predictions with --out" in caplog.text
+    assert "val.npz is not replaced, because the unfinished run needs it: use --out" in caplog.text
     write_predictions(RunDirectory(run.path, tmp_path / "out"), predictions_of(flags[:3], "images", "val"))
     assert len(read_predictions(RunDirectory(tmp_path / "out"), "val")) == 3
     write_predictions(run, predictions_of(flags, "images"))

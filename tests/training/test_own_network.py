@@ -89,7 +89,7 @@ def test_fixed_parameters_are_unchanged_and_announced(
 @pytest.mark.slow
 def test_a_network_that_is_fixed_as_a_whole_is_refused(package: str) -> None:
     own = ("model=mlp", f"model._target_={package}.all_fixed", "~model.hidden", "datamodule.image_size=8")
-    with pytest.raises(UserError, match=r"leaves nothing to train.*code of all_fixed sets requires_grad=False"):
+    with pytest.raises(UserError, match=r"selects no parameter to train.*code of all_fixed sets requires_grad=False"):
         train(compose([*own, *QUICK], Path("outputs/run")))
 
 

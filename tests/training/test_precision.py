@@ -27,7 +27,7 @@ def never() -> float:
         (OLD, never, "32", "no instructions"),
         (AVX512, gain(2.1), "bf16", "with AVX512_BF16, this network is 2.10 times as fast"),
         (AVX512, gain(LEAST_GAIN), "bf16", "1.10 times"),
-        (AVX512, gain(1.09), "32", "1.09 times as fast in bfloat16, less than the 1.1 times that count"),
+        (AVX512, gain(1.09), "32", "1.09 times as fast in bfloat16, less than the required 1.1 times"),
         (AVX512, gain(0.6), "32", "0.60 times"),
         (AVX512, None, "bf16", "has AVX512_BF16; not measured"),
         (AMX, gain(3.0), "bf16", "AMX_BF16, AVX512_BF16"),

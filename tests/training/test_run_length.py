@@ -45,14 +45,14 @@ def test_steps_per_epoch_depend_on_accumulation_and_limits(data_dir: Path) -> No
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("trainer.limit_train_batches=0.1",), r"trainer\.limit_train_batches=0\.1 is less than one of the 5 batch"),
+        (("trainer.limit_train_batches=0.1",), r"trainer\.limit_train_batches=0\.1 selects none of the 5 batch"),
         (("trainer.max_steps=0",), r"trainer\.max_steps=0 trains nothing"),
         (("trainer.max_time='00:00:00:00'",), r"trainer\.max_time=00:00:00:00 trains nothing"),
         (
             ("trainer.max_time='02:00:00'",),
-            r"trainer\.max_time=02:00:00 is no duration: write days, hours, .*DD:HH:MM:SS",
+            r"trainer\.max_time=02:00:00 is not a duration: write days, hours, .*DD:HH:MM:SS",
         ),
-        (("trainer.max_time=2h",), r"trainer\.max_time=2h is no duration"),
+        (("trainer.max_time=2h",), r"trainer\.max_time=2h is not a duration"),
         (
             ("trainer.max_steps=9", PHASES),
             r"the phase at epoch 2 never starts, because trainer\.max_steps=9 is 2 epochs of 5 steps",

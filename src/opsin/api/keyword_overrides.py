@@ -49,4 +49,4 @@ def _plain(value: Any, key: str) -> Value:
     if isinstance(value, Sequence) and not isinstance(value, bytes):
         return [_plain(item, key) for item in value]
     kind = getattr(value, "__name__", type(value).__name__)
-    raise UserError(f"{key}: {kind} is not a value of the config: give a number, a text, a list or a mapping")
+    raise UserError(f"{key}: a config cannot hold a value of type {kind}: give a number, text, a list or a mapping")

@@ -16,7 +16,7 @@ from opsin.runs.quoting import opsin_command
 from opsin.runs.secret_values import mask_secrets
 
 FEWER = (
-    "use smaller batches (--batch-size of predict, datamodule.eval_batch_size or datamodule.batch_size of the others), "
+    "use smaller batches (predict: --batch-size; other commands: datamodule.eval_batch_size or datamodule.batch_size), "
     "smaller images, or trainer.accelerator=cpu if the GPU is full"
 )
 """Advice for a command that needs too much memory."""

@@ -70,7 +70,7 @@ def _check_effects(options: argparse.Namespace) -> None:
     for name in AFFECTED if chosen else ():
         if name in given and not chosen & set(AFFECTED[name]):
             affected = ", ".join(f"--{selection}" for selection in AFFECTED[name])
-            raise UserError(f"--{name} has an effect on {affected} only: add one of them, or leave it out")
+            raise UserError(f"--{name} has an effect on {affected} only: add one of them, or leave --{name} out")
 
 
 def _parser() -> argparse.ArgumentParser:

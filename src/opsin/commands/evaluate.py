@@ -72,7 +72,7 @@ def write_predictions(run: RunDirectory, predictions: "Predictions") -> None:
     if run.out != run.path:
         predictions.write(run)
     elif _is_needed(run, predictions.split):
-        log.warning("%s stays: the run is not finished and needs it. Write other predictions with --out", file)
+        log.warning("%s is not replaced, because the unfinished run needs it: use --out for the new predictions", file)
     elif not is_as_recorded(run.path, file):
         predictions.write(run)
         record_evaluation(run.path, predictions.split, file)

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", help="of the config of the run, such as datamodule.path=PATH")
     parser.add_argument("--format", required=True, choices=tuple(SUFFIXES), help="format of the file")
     parser.add_argument("--out", type=user_path, metavar="FILE", help="the file to write (default: RUN/export/model.*)")
-    parser.add_argument("--backbone", action="store_true", help="weights without the layers of the logits")
+    parser.add_argument("--backbone", action="store_true", help="weights without the layers that compute the logits")
     parser.add_argument("--half", action="store_true", help="weights in half precision, half the size")
     add_checkpoint_option(parser)
     options = parser.parse_intermixed_args(arguments)

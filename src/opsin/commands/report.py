@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--page-only",
         action="store_true",
-        help="write the page only from the run directory, without the data and the network",
+        help="write the page from the files of the run alone, without images and network",
     )
     parser.add_argument(
         "--out",

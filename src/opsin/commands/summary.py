@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.classic:
         return _print_classic(options, rest)
     if options.out:
-        raise UserError("--out belongs to --classic")
+        raise UserError("--out has an effect with --classic only: add --classic, or leave it out")
     options.logits = LOGITS if options.logits is None else options.logits
     if options.logits < 1:
         raise UserError(f"--logits {options.logits}: a network has at least one output")
@@ -84,7 +84,7 @@ def _print_network(line: "CommandLine", overrides: Sequence[str], options: argpa
     composed = compose(overrides, source=line.source)
     if composed.resumes:
         raise UserError(
-            f"summary describes a new network; that of {composed.run.path} is in its model.txt. Set resume=null"
+            f"summary describes a new network: set resume=null. {composed.run.path}/model.txt describes that of the run"
         )
     plan = make_plan(composed)
     size = expected_input(plan).image_size

@@ -209,7 +209,7 @@ def _run_to_resume(overrides: Sequence[str]) -> str | None:
     value = find_value(overrides, "resume")
     if str(value).lower() in ("true", "false"):
         raise UserError(
-            f"resume={value} is no run: set resume=auto to resume the newest unfinished run of the same command, or "
+            f"resume={value} is not a run: set resume=auto to resume the newest unfinished run of the same command, or "
             "resume=RUN"
         )
     return None if value == "auto" else value
@@ -223,7 +223,9 @@ def _refuse_run_in_file(resume: Any) -> None:
     """
     if resume not in (None, "auto"):
         command = opsin_command("train", override("resume", resume))
-        raise UserError(f"resume={resume} in a config file has no effect: a file can set resume: auto. Type {command}")
+        raise UserError(
+            f"resume={resume} in a config file has no effect; a file can set only resume: auto. Type {command}"
+        )
 
 
 def _of_hydra(overrides: Sequence[str]) -> list[str]:

@@ -92,7 +92,7 @@ def refuse_variables_in_files(composed: DictConfig, overrides: Sequence[str]) ->
         is_typed = not typed.isdisjoint(("hydra.job.env_set", f"hydra.job.env_set.{name}"))
         if name not in HARMLESS_VARIABLES and not is_typed:
             raise UserError(
-                f"hydra.job.env_set.{name} in a config file is not accepted, because a variable can load code: set "
+                f"hydra.job.env_set.{name} in a config file is not accepted, because it could load code: set "
                 f"{name} in the shell, or on the command line with +hydra.job.env_set.{name}=VALUE"
             )
 

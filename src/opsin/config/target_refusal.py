@@ -52,7 +52,7 @@ def refusal(name: str, packages: Iterable[str], public: Iterable[str], permitted
         permitted: Permitted packages of the user.
     """
     if package := next((package for package in permitted if name.startswith(f"{package}.")), None):
-        return UserError(f"{name} is not accepted here: a part of a name in {package} must not begin with _")
+        return UserError(f"{name} is not accepted here: names in {package} that begin with _ are private")
     top = name.partition(".")[0]
     if (project := find_project()) and project.has_code_of(name):
         return UnpermittedPackageError(name, top)

@@ -188,7 +188,7 @@ class ImageSplits:
         self._warned.add(split)
         few = sorted(((name, count) for name, count in counts.items() if count < _FEW), key=lambda pair: pair[1])
         for name, count in few[:_MOST_WARNINGS]:
-            effect = f"its {split} recall is undefined, and means leave it out"
+            effect = f"its {split} recall is undefined, and averages over the classes exclude it"
             if count:
                 effect = "too few to learn it" if split == "train" else f"its {split} recall is not reliable"
             number = f"only {count} {split} image{'s' * (count > 1)}" if count else f"no {split} image"

@@ -103,7 +103,5 @@ def _per_channel(name: str, origins: Mapping[str, object], channels: int) -> tup
     if name == "std" and min(values) <= 0:
         raise UserError(f"{what}: a standard deviation must be above 0.")
     if not all(0 <= value <= 1 for value in values):
-        raise UserError(
-            f"{what}: values are those of pixels scaled to [0, 1]; divide values of the scale 0..255 by 255."
-        )
+        raise UserError(f"{what}: give the values for pixels in [0, 1]; divide values for pixels in 0..255 by 255.")
     return values

@@ -63,7 +63,8 @@ class LoadedWeights:
     def __str__(self) -> str:
         if not self.tensors:
             return "random weights"
-        head = HEAD_LOADED if self.head else "head new, for other classes" if self.other_classes else "head new"
+        new_head = "new head, because the classes differ" if self.other_classes else "new head"
+        head = HEAD_LOADED if self.head else new_head
         return f"{self.tensors} tensors from {self.source}; {head}"
 
 

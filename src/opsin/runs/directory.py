@@ -199,7 +199,7 @@ class RunDirectory:
             return
         lock = FileLock(self.path / ".lock", timeout=timeout)
         if Path(lock.lock_file).is_symlink():
-            raise UserError(f"{lock.lock_file} is a link, and a lock never is one: delete the link")
+            raise UserError(f"{lock.lock_file} is a link, but a lock must be a regular file: delete the link")
         self.path.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as held:
             try:
@@ -306,7 +306,7 @@ class RunDirectory:
             with contextlib.suppress(OSError):
                 new.unlink(missing_ok=True)
             if link.is_dir() and not link.is_symlink():
-                log.warning("%s is a folder, not a link to the newest run: move it away to have the link again", link)
+                log.warning("%s is a folder, not a link to the newest run: rename it to get the link again", link)
 
     def _date_after(self, earlier: "RunDirectory") -> None:
         """Date the config after that of the run before, so that the newest run is found even if the clock went back."""

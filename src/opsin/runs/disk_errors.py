@@ -75,8 +75,8 @@ def explanation(error: OSError, way_out: str = START_AGAIN, folder: Path | None 
         )
     if error.errno == errno.ENOLCK:  # of `DiskLock`
         return (
-            f"{error.filename or 'a file'} cannot be locked, because its disk has no locks. Set output_dir and "
-            f"data_dir to folders on a disk with locks, or mount the disk with locks, then {way_out}"
+            f"{error.filename or 'a file'} cannot be locked, because its disk does not support file locks. Set "
+            f"output_dir and data_dir to folders on a disk with file locks, or mount the disk with them, then {way_out}"
         )
     if error.filename is None and error.errno in FORBIDDEN:  # of a process or a socket
         return None

@@ -17,7 +17,7 @@ def seconds_of(key: str, duration: str) -> int:
     """
     if not re.fullmatch(r"[0-9]+(:[0-9]{2}){3}", duration):
         raise UserError(
-            f"{key}={duration} is no duration: write days, hours, minutes and seconds as DD:HH:MM:SS, such as "
+            f"{key}={duration} is not a duration: write days, hours, minutes and seconds as DD:HH:MM:SS, such as "
             "00:02:00:00 for two hours"
         )
     days, hours, minutes, seconds = map(int, duration.split(":"))

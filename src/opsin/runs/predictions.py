@@ -72,7 +72,7 @@ class Predictions:
         if kinds != ("f", "i", "i") or not all(isinstance(name, str) for name in (*self.classes, *self.paths[:1])):
             raise ValueError(f"values of the kinds {kinds}")
         if count and not (0 <= self.targets.min() <= self.targets.max() < len(self.classes)):
-            raise ValueError("a target is no class")
+            raise ValueError("a target is not a class")
         if count and self.positions.min() < 0:
             raise ValueError("a position is negative")
 

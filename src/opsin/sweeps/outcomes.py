@@ -163,8 +163,8 @@ def _reason(code: int, printed: Sequence[str]) -> str:
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     if number == signal.SIGKILL:
         return (
-            f"killed ({name}), probably because the system ran out of memory; the same command resumes it "
-            "(with less memory at once if you lower launcher.jobs)"
+            f"killed ({name}), probably because the system ran out of memory; the same command resumes it. A lower "
+            "launcher.jobs needs less memory"
         )
     if number == signal.SIGSEGV:
         return f"crashed ({name}: invalid memory access in native code)"

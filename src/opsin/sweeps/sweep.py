@@ -266,8 +266,8 @@ def _refuse_settings_of_runs(configs: Sequence[DictConfig], alone: DictConfig) -
         return
     setting, files = next(iter(places.items()))
     raise UserError(
-        f"{setting} in {' and '.join(files)} has no effect, because runs do not describe their sweep: set it on the "
-        f"command line, or in a file of configs/{re.split('[.=]', setting)[0]}"
+        f"{setting} in {' and '.join(files)} has no effect, because the config of a run does not describe its sweep: "
+        f"set it on the command line, or in a file of configs/{re.split('[.=]', setting)[0]}"
     )
 
 

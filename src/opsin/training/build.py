@@ -129,9 +129,9 @@ def check_same_data(data: ImageDataModule, recorded: DataFacts) -> None:
     """
     if data.facts()["fingerprint"] != recorded.fingerprint:
         raise UserError(
-            f"The images of {data.source.name} are not those of the run: files were added, removed or changed since it "
-            "began, or new names changed their order, and training images could now be in the test set. Restore them, "
-            f"or start a new run. {opsin_command('predict')} classifies any images."
+            f"The images of {data.source.name} are not those of the run: after its start, files were added, removed or "
+            "changed, or new names changed their order, so training images could now be in the test set. Restore the "
+            f"images, or start a new run. {opsin_command('predict')} classifies any images."
         )
 
 
@@ -186,7 +186,7 @@ def classifier(
     def optimizer(network: nn.Module) -> Optimizer:
         groups = parameter_groups(network, plan.groups, plan.fine_tuning, stages)
         if not groups:
-            raise UserError(f"model.trainable leaves nothing to train: set model.trainable=head or more{fixed}")
+            raise UserError(f"model.trainable selects no parameter to train: set model.trainable=head or more{fixed}")
         if distillation is not None:
             projector = {"params": list(distillation.parameters()), "lr": plan.groups.lr, "weight_decay": 0.0}
             groups.append({"name": "distillation", **projector})

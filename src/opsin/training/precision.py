@@ -96,7 +96,7 @@ def _on_cpu(measure: Callable[[], float] | None, capabilities: Capabilities | No
         return PrecisionResult("bf16" if fast else "32", f"the processor has {text}; not measured")
     gain = measure()
     gains = gain >= LEAST_GAIN
-    needed = "" if gains else f", less than the {LEAST_GAIN:g} times that count as a gain"
+    needed = "" if gains else f", less than the required {LEAST_GAIN:g} times"
     reason = f"on this processor, with {text}, this network is {gain:.2f} times as fast in bfloat16{needed}"
     return PrecisionResult("bf16" if gains else "32", reason, round(gain, 3))
 

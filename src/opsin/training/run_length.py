@@ -64,7 +64,7 @@ def warn_unreached(plan: RunPlan, data: ImageDataModule, schedule: FreezeSchedul
     warmup = {**defaults(plan.schedule.call), **plan.schedule.arguments}.get("warmup_epochs", 0)
     if warmup >= epochs:
         log.warning(
-            "scheduler.warmup_epochs=%g is not below %s: the learning rate never reaches its value", warmup, limit
+            "scheduler.warmup_epochs=%g is not below %s: the learning rate never reaches optimizer.lr", warmup, limit
         )
 
 

@@ -31,8 +31,8 @@ def warn_unused(plan: RunPlan, data: ImageDataModule, schedule: FreezeSchedule, 
             log.warning("%s has no effect: %s", unused, reasons[key])
     if plan.data.sampler == "balanced" and plan.loss.arguments.get("class_weights") == "balanced":
         log.warning(
-            "datamodule.sampler=balanced and loss.class_weights=balanced both compensate for rare classes, so that "
-            "these count too much: leave one of them out"
+            "datamodule.sampler=balanced and loss.class_weights=balanced both compensate for rare classes, so the "
+            "weight of these classes is too large: leave one of them out"
         )
 
 

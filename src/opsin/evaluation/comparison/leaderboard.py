@@ -138,7 +138,7 @@ class Leaderboard:
     def ignored(self) -> list[tuple[RunRecord, str]]:
         """Return the finished runs that are in no row, each with the reason."""
         newer = f"another run has the same config and seed, and only the newest of them with {self.metric} counts"
-        lacks = f"it has no {self.metric}, and other runs of its recipe have it"
+        lacks = f"it has no {self.metric}, unlike other runs of its recipe"
         return [(run, newer) for run in self.superseded] + [(run, lacks) for run in self.without_metric]
 
     def rows_in(self, group: int | None) -> list[LeaderboardRow]:

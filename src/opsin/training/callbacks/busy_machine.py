@@ -100,7 +100,7 @@ class BusyMachine(L.Callback):
         others = others_cores(slow[0][1], self._sample)
         found = "" if others is None else busy_message(others, available_cores(), torch.get_num_threads())
         if found:
-            slower = f"training has slowed down to {speed / self._best:.0%} of its speed: " if collapsed else ""
+            slower = f"training has slowed down to {speed / self._best:.0%} of its best speed: " if collapsed else ""
             self.message = slower + found
             self._watches = False
             log.warning("%s", self.message)
@@ -121,5 +121,5 @@ def busy_message(others: float, cores: int, threads: int) -> str:
         return ""
     return (
         f"other programs use {others:.1f} of {cores} cores, and the {threads} threads of this run wait for each other; "
-        f"trainer.threads={fitting} is often several times as fast beside them (it rounds results differently)"
+        f"trainer.threads={fitting} is often several times as fast while they run (results are rounded differently)"
     )
