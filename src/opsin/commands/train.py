@@ -210,7 +210,7 @@ def _announce_resume(lines: Sequence[str], warnings: Sequence[str]) -> None:
 
 def report(run: RunDirectory, data: ImageDataModule, network: Network, predictions: Predictions | None) -> None:
     """Write `report.html` and its pictures; a failure here does not fail the run, which has finished."""
-    # Imported here: captum and its dependencies take a second, which would delay the start of the run.
+    # Imported here, because only the end of a run needs them.
     from opsin.commands.report_images import make_images
     from opsin.evaluation.report.page import write_report
 
