@@ -36,7 +36,8 @@ runs the experiments and writes this page; [the mistakes of the lectures' code](
 - **test accuracy** is the mean over n seeds with its 95 % interval by Student's t; for one run the interval is
   Wilson's, over its images. The epoch is selected on validation images, and the test images are read once.
 - **Against a stated figure**: a figure of a lecture is compared with the 95 % prediction interval of one further run,
-  because a lecture states one run. If the lecture has other test images, the interval covers their choice too.
+  because a lecture states one run. A figure covers all accuracies that round to it: 99 % is 98.5 % to 99.5 %. If the
+  lecture has other test images, the interval covers their choice too.
 - **Between two rows**: a difference is significant if the paired t test over seeds gives p < 0.05 and the paired
   bootstrap over the same images excludes 0. For one run each, McNemar's exact test decides. p is not adjusted for the
   number of comparisons, because each comparison was planned before the runs.
