@@ -15,11 +15,12 @@ from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 from opsin.config import compose
 from opsin.config.target_lookup import Target
 from opsin.data import Augmentation
+from opsin.errors import UserError
 from opsin.models import cnn_deep
 from opsin.models.fine_tuning import FreezeSchedule, Phase
 from opsin.training import optim
 from opsin.training.plan import RunPlan, make_plan
-from opsin.training.unused_options import warn_unused
+from opsin.training.unused_options import warn_kept_values, warn_unused
 
 CARVED = source(60)
 GIVEN = replace(CARVED, splits=dict.fromkeys(("train", "val", "test"), CARVED.splits["train"]))
@@ -69,6 +70,37 @@ def test_two_options_that_compensate_for_rare_classes(
     assert [message.split(" both ")[0] for message in found] == (
         ["datamodule.sampler=balanced and loss.class_weights=balanced"] if warns else []
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (("experiment=mnist_fast", "augmentation=none"), ["augmentation=none: augmentation.crop_padding=1"]),
+        (("experiment=mnist_fast", "augmentation=none", "augmentation.crop_padding=0"), []),
+        (("experiment=mnist_fast", "~augmentation.crop_padding", "augmentation=none"), []),
+        (
+            ("experiment=[mnist_fast]", "optimizer=sgd", "~optimizer.betas"),
+            ["optimizer=sgd: optimizer.lr=0.015, optimizer.weight_decay=0.05"],
+        ),
+        (("experiment=cifar10_fast", "model=cnn_gap"), ["model=cnn_gap: model.widths=[64,128,256]"]),
+        (("experiment=mnist_fast", "model=cnn_gap", "scheduler=cosine"), []),
+        (("augmentation=none", "+augmentation.crop_padding=1"), []),
+    ],
+)
+def test_values_of_an_experiment_that_a_typed_option_does_not_replace(
+    caplog: pytest.LogCaptureFixture, words: tuple[str, ...], kept: list[str]
+) -> None:
+    warn_kept_values(compose(words))
+    found = [re.sub(r", which experiment=\S+ sets: type \S+=VALUE to change it$", "", m) for m in caplog.messages]
+    assert [message.replace(" does not replace ", ": ") for message in found] == kept
+
+
+def test_a_key_of_an_experiment_that_the_typed_option_does_not_have() -> None:
+    with pytest.raises(UserError, match=r"optimizer.betas is not known with optimizer=sgd: add ~optimizer.betas to"):
+        make_plan(compose(["experiment=cifar10_fast", "optimizer=sgd"]))
+    with pytest.raises(UserError, match=r"optimizer.betas is not known; known here"):
+        make_plan(compose(["experiment=cifar10_fast", "optimizer=sgd", "optimizer.betas=[0.9,0.99]"]))
+    make_plan(compose(["experiment=cifar10_fast", "optimizer=sgd", "~optimizer.betas"]))
 
 
 def test_options_of_operations_heads_and_losses_that_are_not_chosen(

@@ -44,7 +44,7 @@ from opsin.training.same_numerics import resume_warnings, resumed_options
 from opsin.training.threads import use_threads
 from opsin.training.trainer import check_hardware
 from opsin.training.tuning import resolve_batch_size
-from opsin.training.unused_options import warn_unused
+from opsin.training.unused_options import warn_kept_values, warn_unused
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,7 @@ def train(composed: RunConfig) -> float:
         warn_unreached(plan, data, unfreezing.schedule)
         warn_unused(plan, data, unfreezing.schedule, composed.origin.overrides)
         if not point:
+            warn_kept_values(composed)
             warn_seen_images(plan.fine_tuning, plan.distillation, data)
         if network.fixed:
             log.info(fixed_message(network))

@@ -64,6 +64,22 @@ class ConfigOrigin:
         group = path.partition(".")[0]
         return self._place(sorted(self._files(path), key=lambda found: not found[0].startswith(f"{group}/")))
 
+    def typed_choice(self, section: str) -> str:
+        """Return the override that chose the option of a section, such as `optimizer=sgd`; else ""."""
+        typed = (text for text in self.overrides if key_of(text) == section and section in self.choices)
+        return next((text for text in typed if not text.startswith("~")), "")
+
+    def set_by_experiment(self, section: str) -> set[str]:
+        """Return the keys that experiments set in a section, whatever option the command line chooses for it."""
+        files = (file for file, _ in self._files(section) if file.startswith("experiment/"))
+        return {key for file in files for key in self._section_of(file, section)}
+
+    def _section_of(self, file: str, section: str) -> Mapping[str, Any]:
+        folder = next((folder for folder in self.folders if (folder / file).is_file()), None)
+        tree = _values(folder / file) if folder else None
+        found = tree.get(section) if isinstance(tree, dict) else None
+        return found if isinstance(found, dict) else {}
+
     def undefined(self, names: Iterable[str]) -> set[str]:
         """Return the names that no config file gives to a key with a value other than null, at any depth.
 
@@ -109,11 +125,16 @@ def _has_value(tree: Any, name: str) -> bool:
     return tree.get(name) is not None or any(_has_value(inner, name) for inner in tree.values())
 
 
-def _holds(file: Path, keys: Sequence[str]) -> bool:
+def _values(file: Path) -> Any:
+    """Return the plain values of a config file; None if it cannot be read."""
     try:
-        tree = read_yaml(file)
+        return read_yaml(file)
     except (OSError, OmegaConfBaseException):
-        return False
+        return None
+
+
+def _holds(file: Path, keys: Sequence[str]) -> bool:
+    tree = _values(file)
     for key in keys:
         if not isinstance(tree, dict) or key not in tree:
             return False

@@ -231,8 +231,19 @@ class _Checker:
                 self._add(place, f"{place} is computed by Opsin and cannot be set")
             else:
                 names = known if path else [*known, *(name for name in self._schema if name)]
-                suggestion = translation(place, values[key]) or self._nearest_key(key, names, path)
+                suggestion = (
+                    translation(place, values[key])
+                    or self._left_by_experiment(path, key)
+                    or self._nearest_key(key, names, path)
+                )
                 self._add(place, f"{place} is not known{suggestion}")
+
+    def _left_by_experiment(self, section: str, key: str) -> str:
+        """Return the way out if an experiment sets a key for another option than the one that was typed; else ""."""
+        typed = self._origin.typed_choice(section)
+        if not typed or self._origin.typed(f"{section}.{key}") or key not in self._origin.set_by_experiment(section):
+            return ""
+        return f" with {typed}: add ~{section}.{key} to the command"
 
     def _refuse_two_owners(self, path: str, models: Mapping[str, type[BaseModel]]) -> None:
         """Report a constructor of the user with a parameter that is also a key of Opsin's own options."""

@@ -1,15 +1,42 @@
-"""Warn about options that have no effect in a run, or that have the same effect twice."""
+"""Warn about options that have no effect in a run, that have the same effect twice, or that experiments change."""
 
 import logging
 from collections.abc import Iterator, Sequence
 
 from opsin.config.overrides import key_of
 from opsin.config.resume_rules import set_by_schedule
+from opsin.config.run_config import RunConfig
 from opsin.data import Augmentation, ImageDataModule
 from opsin.models.fine_tuning import FreezeSchedule
+from opsin.runs.quoting import override
 from opsin.training.plan import RunPlan
 
 log = logging.getLogger(__name__)
+
+OF_A_RECIPE = ("model", "augmentation", "optimizer", "scheduler")
+"""Sections whose values in an experiment belong together."""
+
+
+def warn_kept_values(composed: RunConfig) -> None:
+    """Log a warning for each typed option of a section in which an experiment sets further values.
+
+    The values of an experiment are applied after the options of all sections: `experiment=mnist_fast
+    augmentation=none` trains with the `augmentation.crop_padding` of the experiment.
+
+    Args:
+        composed: The config of the run.
+    """
+    for section in OF_A_RECIPE:
+        if not (typed := composed.origin.typed_choice(section)):
+            continue
+        keys = sorted(composed.origin.set_by_experiment(section) & composed.tree[section].keys())
+        places = {key: f"{section}.{key}" for key in keys if not composed.origin.typed(f"{section}.{key}")}
+        if places:
+            kept = ", ".join(override(place, composed.tree[section][key]) for key, place in places.items())
+            log.warning(
+                "%s does not replace %s, which experiment=%s sets: type %s=VALUE to change it",
+                *(typed, kept, composed.origin.choices["experiment"], next(iter(places.values()))),
+            )
 
 
 def warn_unused(plan: RunPlan, data: ImageDataModule, schedule: FreezeSchedule, overrides: Sequence[str]) -> None:
@@ -24,10 +51,10 @@ def warn_unused(plan: RunPlan, data: ImageDataModule, schedule: FreezeSchedule, 
         overrides: The overrides of the command line.
     """
     reasons = dict((*_of_data(data), *_of_model(plan, schedule)))
-    typed = {key_of(override): override.lstrip("+") for override in overrides if not override.startswith("~")}
-    for key, override in typed.items():
+    typed = {key_of(text): text.lstrip("+") for text in overrides if not text.startswith("~")}
+    for key, text in typed.items():
         if key in reasons:
-            unused = f"the first value of {override}" if key == "optimizer.betas" else override
+            unused = f"the first value of {text}" if key == "optimizer.betas" else text
             log.warning("%s has no effect: %s", unused, reasons[key])
     if plan.data.sampler == "balanced" and plan.loss.arguments.get("class_weights") == "balanced":
         log.warning(
