@@ -94,6 +94,12 @@ def test_an_open_file_is_refused_because_its_lines_are_no_images(opened: Any, tm
         assert is_one_image(stream.read())
 
 
+@pytest.mark.parametrize("images", [{"a": COLOR}, {"a.png", "b.png"}, frozenset(), {"a.png": 1}.keys()])
+def test_images_without_an_order_are_refused_because_results_come_in_order(images: Any) -> None:
+    with pytest.raises(UserError, match=rf"^a {type(images).__name__} of images is not accepted: give a list of them"):
+        is_one_image(images)
+
+
 def test_an_image_with_orientation_is_turned_as_its_file(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

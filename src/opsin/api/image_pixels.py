@@ -1,6 +1,6 @@
 """Images of any kind as the pixels that a trained model reads: files, Pillow images, arrays and tensors."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from os import PathLike, fspath
 from threading import Lock
 from typing import Any, TypeAlias
@@ -178,6 +178,8 @@ def is_one_image(images: Any) -> bool:
         return True
     if hasattr(images, "read"):  # its lines are no images
         raise UserError(f"{type(images).__name__} is not an image: give its path, or its bytes, as read() returns them")
+    if isinstance(images, Mapping | Set):  # without an order, or with keys in the place of images
+        raise UserError(f"a {type(images).__name__} of images is not accepted: give a list of them")
     if isinstance(images, Iterable):
         return False
     raise UserError(f"{type(images).__name__} is not an image: give {KINDS}, or a list or generator of them")

@@ -321,6 +321,23 @@ def test_the_launcher_of_a_process_is_detected() -> None:
     assert (found.by, found.rank, found.world_size) == ("srun", 0, 2)
 
 
+@pytest.mark.parametrize(
+    ("rank", "world_size", "message"),
+    [
+        ("2", "2", r"variable RANK=2 must be below WORLD_SIZE=2\. Correct them, or unset both"),
+        ("0", "two", r"variable WORLD_SIZE='two' must be a number that is not negative; or unset it"),
+        ("-1", "2", r"variable RANK='-1' must be a number"),
+    ],
+)
+def test_impossible_variables_of_a_launcher_are_refused(rank: str, world_size: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        launched({"RANK": rank, "WORLD_SIZE": world_size, "MASTER_ADDR": "a"})
+    srun = {"SLURM_STEP_ID": "0", "SLURM_PROCID": rank, "SLURM_STEP_NUM_TASKS": world_size}
+    in_srun = message.replace("RANK", "SLURM_PROCID").replace("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+    with pytest.raises(UserError, match=in_srun):
+        launched(srun)
+
+
 def test_srun_variables_are_translated_to_torchrun_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     told = {"SLURM_JOB_ID": "123456", "SLURM_STEP_ID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}
     told |= {"SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_STEP_NODELIST": "node[07-08]"}

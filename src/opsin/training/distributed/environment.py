@@ -38,13 +38,34 @@ def launched(environment: Mapping[str, str] | None = None) -> Launched | None:
     """Return the launcher of this process, read from the environment; None if it was started alone.
 
     A single task of srun counts as started alone.
+
+    Raises:
+        UserError: A variable of the launcher is not a number, or the rank is not below the number of processes.
     """
     variables = os.environ if environment is None else environment
     if "RANK" in variables and "WORLD_SIZE" in variables and "MASTER_ADDR" in variables:
         by = "srun" if "SLURM_STEP_ID" in variables and "TORCHELASTIC_RUN_ID" not in variables else "torchrun"
-        return Launched(by, int(variables["RANK"]), int(variables["WORLD_SIZE"]))
-    tasks = int(variables.get("SLURM_STEP_NUM_TASKS", "1"))
-    return Launched("srun", int(variables["SLURM_PROCID"]), tasks) if tasks > 1 else None
+        return _launched(by, variables, "RANK", "WORLD_SIZE")
+    if _number(variables, "SLURM_STEP_NUM_TASKS", "1") > 1:
+        return _launched("srun", variables, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+    return None
+
+
+def _launched(by: str, variables: Mapping[str, str], rank: str, world_size: str) -> Launched:
+    found = Launched(by, _number(variables, rank), _number(variables, world_size))
+    if found.rank >= found.world_size:
+        raise UserError(
+            f"The environment variable {rank}={found.rank} must be below {world_size}={found.world_size}. "
+            "Correct them, or unset both to start a run of one process"
+        )
+    return found
+
+
+def _number(variables: Mapping[str, str], name: str, default: str | None = None) -> int:
+    text = variables.get(name, default)
+    if text is None or not text.isascii() or not text.isdigit():
+        raise UserError(f"The environment variable {name}={text!r} must be a number that is not negative; or unset it")
+    return int(text)
 
 
 def set_torchrun_variables() -> None:
