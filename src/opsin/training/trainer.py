@@ -80,7 +80,7 @@ class TrainerOptions:
     channels_last: Literal["auto"] | bool = "auto"
     gradient_checkpointing: bool = False
     compile: bool = False
-    max_epochs: Annotated[int, Field(ge=1)] = 10
+    max_epochs: Annotated[int, Field(ge=1)] = 30
     max_steps: Annotated[int, Field(ge=-1)] = -1
     max_time: str | None = None
     gradient_clip_norm: Annotated[float, Field(gt=0)] | None = None

@@ -65,7 +65,7 @@ class RangeTest:
 
 
 def range_test(
-    plan: RunPlan, data: ImageDataModule, trials: TrialSteps, *, steps: int, lowest: float = 1e-7, highest: float = 10.0
+    plan: RunPlan, data: ImageDataModule, trials: TrialSteps, *, steps: int, lowest: float, highest: float
 ) -> RangeTest:
     """Train for some steps while the learning rate rises exponentially from `lowest` to `highest`.
 
