@@ -23,7 +23,7 @@ from opsin.models import Network
 from opsin.models.fine_tuning import FreezeSchedule
 from opsin.runs import neutral_keys
 from opsin.runs.atomic import write_atomically
-from opsin.runs.directory import OUTPUT_DIR, RunDirectory
+from opsin.runs.directory import LATEST, OUTPUT_DIR, RunDirectory
 from opsin.runs.flat_keys import flat_scalars
 from opsin.runs.home import real_path
 from opsin.runs.metric_registry import SPLITS, custom_metrics
@@ -312,7 +312,7 @@ def announce(
         images, verb = ("image", "is") if data.bad_images == 1 else ("images", "are")
         lines.insert(1, f"           {data.bad_images} {images} cannot be read and {verb} left out: {reports}")
     log.info("%s\n%s", "\n".join(lines), tables[0])
-    write_atomically(run.path / "model.txt", "\n".join(tables))
+    write_atomically(run.network_table, "\n".join(tables))
 
 
 def _split_counts(data: DataFacts, seed: int) -> str:
@@ -335,7 +335,7 @@ def closing_message(result: RunResult, run: RunDirectory) -> str:
     assert monitor is not None
     assert settings is not None
     place = run.path.relative_to(Path.cwd()) if run.path.is_relative_to(Path.cwd()) else run.path
-    latest = Path(OUTPUT_DIR, "latest")
+    latest = Path(OUTPUT_DIR, LATEST)
     shortest = latest if real_path(latest) == real_path(run.path) else place
     test = {name.removeprefix("test/"): value for name, value in result.metrics.items() if name.startswith("test/")}
     others = ", ".join(f"{name} {value:.4f}" for name, value in test.items() if name != "acc")
@@ -348,8 +348,8 @@ def closing_message(result: RunResult, run: RunDirectory) -> str:
         f"temperature of predictions: {result.calibration}",
         *warning_lines(result.warnings),
         "",
-        *([f"report      {place}/report.html"] if run.report.exists() else []),
-        f"result      {place}/result.json",
+        *([f"report      {place / run.report.name}"] if run.report.exists() else []),
+        f"result      {place / run.result.name}",
         f"test again  {opsin_command('evaluate', place)}",
         f"predict     {opsin_command('predict', shortest, 'FILE')}",
         f"dashboard   {opsin_command('dashboard', *([] if Path(OUTPUT_DIR) in place.parents else [place]))}",

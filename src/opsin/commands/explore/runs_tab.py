@@ -41,9 +41,8 @@ def report_file(models: RunModels, name: str) -> Path | None:
 
 
 def _report_of(run: RunDirectory) -> Path | None:
-    report = run.path / "report.html"
-    inside = real_path(report).is_relative_to(real_path(run.path))  # a symbolic link can point anywhere
-    return report if report.is_file() and inside else None
+    inside = real_path(run.report).is_relative_to(real_path(run.path))  # a symbolic link can point anywhere
+    return run.report if run.report.is_file() and inside else None
 
 
 def runs_html(models: RunModels, metric: str) -> tuple[str, str]:

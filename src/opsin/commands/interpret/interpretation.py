@@ -175,5 +175,5 @@ def _folder(name: str) -> Path:
 def _writer(run: RunDirectory, folder: Path) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
-    place = run.path / "tensorboard" if run.config.is_file() else folder
+    place = run.tensorboard if run.config.is_file() else folder
     return SummaryWriter(str(place))
