@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from opsin.commands.explore.messages import error_area, shows_errors
 from opsin.commands.explore.models import RunModels
+from opsin.commands.explore.outputs import error_area, shows_errors
 from opsin.errors import UserError
 from opsin.evaluation.comparison.columns import columns
 from opsin.evaluation.comparison.leaderboard import Leaderboard, leaderboard
