@@ -96,9 +96,9 @@ def thumbnails(run: RunDirectory, split: str, positions: "NDArray[np.int64]") ->
     """Return the pixels of some images of a run. Only this function imports torch."""
     from opsin.runs.predictions import check_positions
 
-    part = _subset(run, split)
-    check_positions(positions, split, len(part))
-    return part.read(positions)
+    subset = _subset(run, split)
+    check_positions(positions, split, len(subset))
+    return subset.read(positions)
 
 
 @cache

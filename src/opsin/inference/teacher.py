@@ -58,11 +58,11 @@ def distillation(plan: RunPlan, data: ImageDataModule, network: Network, trainer
             f"{data.source.name}, or another image size; set distillation.logits=0 to use only its embeddings"
         )
     extractor = teacher.extractor(trainer, logits=weights.logits > 0)
-    taught = {split: teacher.outputs(data.subset(split), extractor, data.features_dir) for split in SPLITS}
-    data.use_teacher_outputs(taught)
+    outputs = {split: teacher.outputs(data.subset(split), extractor, data.features_dir) for split in SPLITS}
+    data.use_teacher_outputs(outputs)
     size = _embedding_size(teacher.network, teacher.channels, teacher.size)
     own_size = _embedding_size(network, data.channels, data.image_size)
-    return Distillation(weights, own_size, taught["train"].mean()[:size])
+    return Distillation(weights, own_size, outputs["train"].mean()[:size])
 
 
 def _embedding_size(network: Network, channels: int, size: tuple[int, int]) -> int:

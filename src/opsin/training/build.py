@@ -160,9 +160,9 @@ def network(
 
 def _sample(data: ImageDataModule) -> torch.Tensor:
     """Return about half a million pixels of evenly spaced training images, normalized `(N, C, H, W)`."""
-    part, (height, width) = data.subset("train"), data.image_size
-    count = max(1, min(len(part), SAMPLED_PIXELS // (height * width)))
-    pixels = part.read(np.linspace(0, len(part) - 1, count).astype(np.int64))
+    subset, (height, width) = data.subset("train"), data.image_size
+    count = max(1, min(len(subset), SAMPLED_PIXELS // (height * width)))
+    pixels = subset.read(np.linspace(0, len(subset) - 1, count).astype(np.int64))
     return data.preprocess(torch.from_numpy(pixels).permute(0, 3, 1, 2))
 
 

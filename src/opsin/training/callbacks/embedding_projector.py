@@ -29,9 +29,9 @@ class EmbeddingProjector(TensorBoardCallback):
         board, data, network = self.board(trainer), self.images(trainer), getattr(pl_module, "network", None)
         if board is None or data is None or not isinstance(network, Network):
             return
-        part = data.subset("val")
-        positions = spread(len(part), self.count)
-        pixels, targets = part.read(positions), part.targets[positions]
+        subset = data.subset("val")
+        positions = spread(len(subset), self.count)
+        pixels, targets = subset.read(positions), subset.targets[positions]
         extractor = Extractor(
             network,
             (network.embedding_step,),
