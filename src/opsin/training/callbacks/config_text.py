@@ -10,7 +10,7 @@ class ConfigText(TensorBoardCallback):
     """Show `config.yaml`, `overrides.yaml` and `model.txt` of the run in the TEXT tab, if they exist.
 
     Args:
-        run: the run directory.
+        run: The run directory.
     """
 
     def __init__(self, *, run: RunDirectory) -> None:

@@ -45,8 +45,8 @@ def confusion_picture(confusion: NDArray[np.int64], classes: Sequence[str]) -> P
     Cells have numbers if they fit; rows have names, or as many names as are legible.
 
     Args:
-        confusion: counts `(C, C)`, true classes in rows.
-        classes: names of the classes.
+        confusion: Counts `(C, C)`, true classes in rows.
+        classes: Names of the classes.
     """
     number = len(classes)
     cell = min(_MATRIX // number, _LARGEST)

@@ -28,8 +28,8 @@ class EMA(WeightAveraging):
     drift. This class adds a fraction of the difference, which keeps frozen weights bit for bit.
 
     Args:
-        decay: fraction of the average that every update keeps; the window is about 1 / (1 - decay) updates.
-        update_every_n_steps: optimizer steps between updates.
+        decay: Fraction of the average that every update keeps; the window is about 1 / (1 - decay) updates.
+        update_every_n_steps: Optimizer steps between updates.
     """
 
     def __init__(

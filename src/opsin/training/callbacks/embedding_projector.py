@@ -18,7 +18,7 @@ class EmbeddingProjector(TensorBoardCallback):
     """Show embeddings of validation images, computed by the best checkpoint, in the projector of TensorBoard.
 
     Args:
-        count: number of images, evenly spaced.
+        count: Number of images, evenly spaced.
     """
 
     def __init__(self, count: Count = 500) -> None:

@@ -26,7 +26,7 @@ class GradCAM(EpochPicture):
     nothing.
 
     Args:
-        count: number of images.
+        count: Number of images.
         every_n_epochs: see `EpochPicture`.
         share: see `EpochPicture`.
     """

@@ -15,7 +15,7 @@ class Throughput(Callback):
     """Measure training images per second, without validations and checkpoints, and log it for each epoch.
 
     Attributes:
-        by_epoch: images per second of each complete epoch of this process, over all devices.
+        by_epoch: Images per second of each complete epoch of this process, over all devices.
     """
 
     def __init__(self) -> None:

@@ -41,8 +41,8 @@ class TensorBoard(TensorBoardLogger, RunLogger):
     """Events in the run's `tensorboard` folder; a resumed run continues the curve.
 
     Args:
-        run: the run directory.
-        resume_step: optimizer step of the resumed checkpoint; later events of the earlier process are hidden.
+        run: The run directory.
+        resume_step: Optimizer step of the resumed checkpoint; later events of the earlier process are hidden.
     """
 
     def __init__(self, run: RunDirectory, resume_step: int | None = None) -> None:

@@ -73,16 +73,16 @@ def resolve_batch_size(
     evaluations read it. The run is the same as one with this batch size and learning rate in its config.
 
     Args:
-        composed: the config of the run.
-        plan: the plan of the run.
-        data: the datamodule after `setup("fit")`; its `batch_size` is set.
-        loss: the loss of the run.
+        composed: The config of the run.
+        plan: The plan of the run.
+        data: The datamodule after `setup("fit")`; its `batch_size` is set.
+        loss: The loss of the run.
 
     Returns:
         Config and plan with the numbers, and the result of the search; None if there was no search.
 
     Raises:
-        UserError: not even one image fits.
+        UserError: Not even one image fits.
     """
     if plan.data.batch_size != "auto":
         return composed, plan, None
@@ -102,12 +102,12 @@ def find_batch_size(plan: RunPlan, data: ImageDataModule, trials: TrialSteps) ->
     """Find the batch size and scale the learning rate by the rules of the module docstring.
 
     Args:
-        plan: the plan of the run.
-        data: the datamodule after `setup("fit")`.
-        trials: the training steps.
+        plan: The plan of the run.
+        data: The datamodule after `setup("fit")`.
+        trials: The training steps.
 
     Raises:
-        UserError: not even one image fits.
+        UserError: Not even one image fits.
     """
     accelerator = resolve_accelerator(plan.trainer.accelerator)
     devices = num_devices(plan.trainer.accelerator, plan.trainer.devices, plan.trainer.num_nodes)

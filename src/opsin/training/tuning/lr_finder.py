@@ -32,11 +32,11 @@ class RangeTest:
     """The measurements of a range test.
 
     Attributes:
-        rates: learning rate of the head at each step, rising.
-        losses: training loss of the batch before each step.
-        batch_size: number of images per batch.
-        diverged: whether the loss diverged before the highest rate.
-        smooth: smoothed losses.
+        rates: Learning rate of the head at each step, rising.
+        losses: Training loss of the batch before each step.
+        batch_size: Number of images per batch.
+        diverged: Whether the loss diverged before the highest rate.
+        smooth: Smoothed losses.
     """
 
     rates: list[float]
@@ -73,15 +73,15 @@ def range_test(
     augmentation are those of the run; the schedule of the run does not apply.
 
     Args:
-        plan: the plan of the run.
-        data: the datamodule after `setup("fit")`.
-        trials: the training steps.
-        steps: optimizer steps.
-        lowest: learning rate of the first step.
-        highest: learning rate of the last step; most tests diverge earlier.
+        plan: The plan of the run.
+        data: The datamodule after `setup("fit")`.
+        trials: The training steps.
+        steps: Optimizer steps.
+        lowest: Learning rate of the first step.
+        highest: Learning rate of the last step; most tests diverge earlier.
 
     Raises:
-        UserError: the loss is not finite in one of the first steps.
+        UserError: The loss is not finite in one of the first steps.
     """
     watch = _Raise(np.geomspace(lowest, highest, steps).tolist(), plan.groups.lr)
     trials.run(watch, batch_size=data.batch_size, steps=steps, pretrained=True)
