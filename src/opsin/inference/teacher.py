@@ -46,7 +46,7 @@ def distillation(plan: RunPlan, data: ImageDataModule, network: Network, trainer
         raise UserError(f"model.teacher={name} needs unmixed images: set augmentation.mixup=0 and cutmix=0")
     weights = plan.distillation
     metric = plan.monitor.metric
-    if not weights.teach_head and not metric.endswith("/loss"):
+    if not weights.trains_head and not metric.endswith("/loss"):
         raise UserError(
             f"monitor.metric={metric} measures the head, which does not train with distillation.labels=0 and "
             "distillation.logits=0: set monitor.metric=val/loss"

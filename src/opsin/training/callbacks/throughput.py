@@ -27,7 +27,7 @@ class Throughput(Callback):
 
     @property
     def images_per_second(self) -> float | None:
-        """Return the median over the epochs without the first, which warms up, unless it is the only one."""
+        """The median over the epochs without the first, which warms up, unless it is the only one."""
         epochs = self.by_epoch[1:] or self.by_epoch
         return statistics.median(epochs) if epochs else None
 

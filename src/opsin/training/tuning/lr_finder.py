@@ -50,17 +50,17 @@ class RangeTest:
 
     @property
     def suggested(self) -> float:
-        """Return the rate that `opsin find-lr` suggests: `valley`. `steepest` is an upper limit."""
+        """The rate that `opsin find-lr` suggests: `valley`. `steepest` is an upper limit."""
         return self.valley
 
     @property
     def steepest(self) -> float:
-        """Return the rate at which the loss falls fastest per decade of the rate, before its lowest point."""
+        """The rate at which the loss falls fastest per decade of the rate, before its lowest point."""
         return self.rates[steepest(self.rates, self.smooth)]
 
     @property
     def valley(self) -> float:
-        """Return the rate in the middle of the longest descent. Noisy steps affect it less than `steepest`."""
+        """The rate in the middle of the longest descent. Noisy steps affect it less than `steepest`."""
         return self.rates[valley(self.smooth)]
 
 
