@@ -24,7 +24,7 @@ from opsin.models.fine_tuning import FreezeSchedule
 from opsin.runs import neutral_keys
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import LATEST, OUTPUT_DIR, RunDirectory
-from opsin.runs.flat_keys import flat_scalars
+from opsin.runs.flat_keys import Scalar, flat_scalars
 from opsin.runs.home import real_path
 from opsin.runs.metric_registry import SPLITS, custom_metrics
 from opsin.runs.per_class import SplitScores, delete_scores
@@ -45,7 +45,6 @@ from opsin.training.callbacks import Checkpoints, EarlyStopping, Pruning, Throug
 from opsin.training.callbacks.base import is_metric
 from opsin.training.distillation import Distillation
 from opsin.training.hardware import cpu_name
-from opsin.training.loggers.base import Value
 from opsin.training.metrics import undefined_metrics
 from opsin.training.module import Classifier
 from opsin.training.plan import RunPlan, time_limits
@@ -143,7 +142,7 @@ def run_tags(composed: RunConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(tag) for tag in composed.tree.get("tags") or ()))
 
 
-def hyperparameters(composed: RunConfig) -> dict[str, Value]:
+def hyperparameters(composed: RunConfig) -> dict[str, Scalar]:
     """Return the values that distinguish runs: the option of each config group, and every value by its dotted key."""
     chosen = {name: option for name, option in composed.origin.choices.items() if option}
     kept = {key: value for key, value in composed.tree.items() if key not in NO_HYPERPARAMETERS}
