@@ -17,6 +17,9 @@ SPLITS = ("train", "val", "test")
 MONITORED_SPLITS = ("train", "val")
 """Splits whose metrics may control training."""
 
+RANKING_METRIC = "test/acc"
+"""Metric by which runs are ranked, unless another one is chosen."""
+
 
 @dataclass(frozen=True)
 class Metric:
