@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 EXACT = ("32-true", "bf16-mixed", "16-mixed")
 """Precisions with float32 weights, for which the network can be used before the trainer sets it up."""
 
-
 LARGE, ROOMY = 4, 2**31
 """Largest ratio of feature bytes to pixel bytes, and largest total in bytes. If both are exceeded, nothing is cached,
 because reading features would be slower than computing them."""

@@ -171,7 +171,6 @@ SCHEMA = {
 }
 """The keys that each section of a run's config accepts, and the fields of `RunPlan` for their values."""
 
-
 NETWORK_SECTIONS = ("model", "loss", "trainer")
 """The sections that `NetworkPlan` is made of."""
 

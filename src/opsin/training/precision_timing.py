@@ -34,7 +34,7 @@ from opsin.training.precision import (
 )
 from opsin.training.trainer import TrainerOptions
 
-SECONDS, MOST_PAIRS = 2.0, 15
+MEASUREMENT_S, MOST_PAIRS = 2.0, 15
 """Time for all steps, warm-up included, and number of pairs of steps after which the measurement ends earlier."""
 
 SLOW_STEP = 0.2
@@ -180,7 +180,7 @@ def measure_gain(
     batch_size: int,
     fewest: int = 1,
     *,
-    seconds: float = SECONDS,
+    seconds: float = MEASUREMENT_S,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
     """Return the median ratio of the durations of float32 steps and their neighboring bfloat16 steps.

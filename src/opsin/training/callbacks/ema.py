@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 INITIAL_SHARE = 0.05
 """Largest share of the weights of the first step in the final average. A larger share gives a warning."""
+
 WINDOWS = 10
 """Number of windows of 1 / (1 - decay) updates in a run with a suitable decay."""
 

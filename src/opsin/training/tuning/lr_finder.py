@@ -19,10 +19,13 @@ from opsin.training.tuning.trial_steps import TrialSteps, Watch
 
 DIVERGED = 4.0
 """Ratio of the smoothed loss to its lowest value at which the test ends."""
+
 SMOOTHING = 0.9
 """Weight of the running mean at each step; it averages about ten steps."""
+
 FEWEST = 20
 """Smallest number of steps for a result."""
+
 UNSETTLED = 10
 """Number of first steps to ignore, because their running mean is noisy."""
 
