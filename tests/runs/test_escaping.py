@@ -160,7 +160,7 @@ def test_a_console_of_rich_shows_brackets_and_colons_as_they_are(name: str) -> N
 @pytest.mark.parametrize("work", ["[red] 0.5 [/]", ":cat:"])
 def test_a_progress_bar_shows_its_work_as_it_is(work: str, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = open_terminal(monkeypatch)
-    monkeypatch.setattr("opsin.data.progress._LONG", 0)
+    monkeypatch.setattr("opsin.data.progress._LONG_S", 0)
     with progress(2, work) as advance:
         advance(1)
     assert work in terminal.shown
