@@ -21,7 +21,9 @@ from opsin.models.weights import KINDS
 from opsin.runs.directory import OUTPUT_DIR
 from opsin.sweeps.sweep import SCHEMA as SWEEP_SCHEMA
 from opsin.training import build
+from opsin.training.feature_cache import AUTO_EPOCHS, AUTO_VIEWS
 from opsin.training.plan import SCHEMA, RunPlan, make_plan
+from opsin.training.tuning.batch_size import CUDA_SHARE, MIN_STEPS_PER_EPOCH, TOLERANCE
 
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
 OF_SWEEPS = [path for path in FILES if path.parts[0] in ("sweep", "launcher")]  # tests/sweeps/test_sweep_files.py
@@ -104,6 +106,20 @@ def test_the_names_in_configs_are_those_of_the_code() -> None:
     assert (tree["data_dir"], tree["output_dir"]) == (str(Path(DATA_DIR).resolve()), OUTPUT_DIR)
     assert DataOptions().batch_size == DataOptions().base_batch_size
     assert set(WEIGHT_NAMES) == {"none", *KINDS}
+
+
+def test_the_comments_of_configs_state_the_constants_of_the_code() -> None:
+    stated = {
+        "feature_cache/auto.yaml": [f"auto: {AUTO_VIEWS} if only the head trains, for {AUTO_EPOCHS} epochs or more"],
+        "train.yaml": [
+            f"the largest that fits into {100 * CUDA_SHARE:.0f} % of free memory",
+            f"the smallest within {100 * TOLERANCE:.0f} % of the best throughput",
+            f"at least {MIN_STEPS_PER_EPOCH} steps per epoch",
+        ],
+    }
+    for file, sentences in stated.items():
+        text = (CONFIGS / file).read_text(encoding="utf-8")
+        assert [sentence for sentence in sentences if sentence not in text] == []
 
 
 def words_for(file: Path) -> list[str]:
