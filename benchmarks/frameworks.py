@@ -1,6 +1,5 @@
 """Wall time of whole commands of Opsin, fastai and timm, which train the same network on the same photographs."""
 
-import json
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from benchmarks.goals import GoalResult, Spread, at_most, spread
 from benchmarks.session import Session
 from benchmarks.startup_memory_scaling import ROOT, environment
 from benchmarks.workloads import Workload
+from opsin.runs.directory import RunDirectory
 from opsin.runs.quoting import override
 
 PACKAGES = ("fastai==2.8.12", "timm")
@@ -97,8 +97,7 @@ def _opsin(images: Path, epochs: int, folder: Path) -> float:
     )
     places = [override("data_dir", folder / "data"), override("hydra.run.dir", folder / "run")]
     _run([sys.executable, str(ROOT / "train.py"), *work.command(images), *places])
-    result = json.loads((folder / "run" / "result.json").read_text(encoding="utf-8"))
-    return float(result["metrics"]["test/acc"])
+    return RunDirectory(folder / "run").read_result().metrics["test/acc"]
 
 
 def _environment_with_fastai(folder: Path) -> Path:

@@ -1,6 +1,5 @@
 """Time to accuracy: seconds of training and test accuracy of fast recipes, over seeds, beside the bare loop."""
 
-import json
 import statistics
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from benchmarks.session import ContenderProcess, Session
 from benchmarks.startup_memory_scaling import ROOT, environment
 from benchmarks.workloads import Workload
 from opsin.evaluation.confidence_intervals import Interval, interval_over_runs
+from opsin.runs.directory import RunDirectory
 from opsin.runs.quoting import override
 from opsin.training.plan import RunPlan
 
@@ -119,9 +119,13 @@ def _train(task: Task, seed: int) -> dict[str, Any]:
     )
     if done.returncode:
         return {"error": done.stderr[-500:]}
-    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
-    counts = result["data"]["counts"]
-    return {"accuracy": result["metrics"]["test/acc"], "fit": result["seconds"]["fit"], "images": counts["train"]}
+    result = RunDirectory(run).read_result()
+    assert result.data is not None
+    return {
+        "accuracy": result.metrics["test/acc"],
+        "fit": result.seconds["fit"],
+        "images": result.data.counts["train"],
+    }
 
 
 def goals_of(recipe: Recipe, found: list[Trained], real: bool) -> list[GoalResult]:

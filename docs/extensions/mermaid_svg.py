@@ -36,7 +36,7 @@ def rendered(source: str, cache: Path) -> str:
 
     Args:
         source: Mermaid source.
-        cache: folder of the diagrams that are rendered already.
+        cache: Folder of the diagrams that are rendered already.
     """
     import mermaidx
 

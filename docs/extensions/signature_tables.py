@@ -23,10 +23,10 @@ class Key:
     """One key of a config section.
 
     Attributes:
-        name: dotted key, such as `optimizer.lr`.
-        values: valid values, as Markdown.
-        default: default value, as Markdown.
-        description: one line, as Markdown; empty if there is none.
+        name: Dotted key, such as `optimizer.lr`.
+        values: Valid values, as Markdown.
+        default: Default value, as Markdown.
+        description: One line, as Markdown; empty if there is none.
     """
 
     name: str
@@ -46,11 +46,11 @@ def keys_of(
     """Return the keys that a function or class accepts.
 
     Args:
-        call: function, class or dataclass.
-        section: dotted name of the section, the beginning of each key.
-        computed: parameters that a config may not set.
-        defaults: values of the config by name; a parameter that is not among them has the default of its signature.
-        comments: comments of the config by name, for parameters that the docstring does not describe.
+        call: Function, class or dataclass.
+        section: Dotted name of the section, the beginning of each key.
+        computed: Parameters that a config may not set.
+        defaults: Values of the config by name; a parameter that is not among them has the default of its signature.
+        comments: Comments of the config by name, for parameters that the docstring does not describe.
     """
     texts = {**(comments or {}), **argument_texts(call)}
     keys = []

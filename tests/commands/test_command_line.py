@@ -1,5 +1,6 @@
 """The command line as a user types it: each test starts a process."""
 
+import ast
 import json
 import os
 import random
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from opsin.commands.command_table import COMMANDS
 from opsin.config.suggestions import config_options
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +57,24 @@ def test_help_lists_all_options_without_slow_imports(tmp_path: Path, monkeypatch
         for option in options:
             assert re.search(rf"^    {option} +\S.{{12}}", page, re.MULTILINE), f"{group}={option}"
     assert page.count(f"  python {ROOT}/train.py") == 6
+    assert page.startswith(f"{COMMANDS['train'].summary}\n") or f"\n{COMMANDS['train'].summary}\n" in page
+
+
+def test_help_takes_a_default_from_the_parser() -> None:
+    """A number that the text repeats, as in `default=150, help="... (default: 150)"`, can become wrong."""
+    calls = [
+        (file.name, {keyword.arg: keyword.value for keyword in node.keywords})
+        for file in (ROOT / "src" / "opsin" / "commands").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument"
+    ]
+    assert len(calls) > 80
+    stating = [(file, ast.unparse(given["help"])) for file, given in calls if {"default", "help"} <= given.keys()]
+    shown = [(file, text) for file, text in stating if "(default: " in text]
+    assert [(file, text) for file, text in shown if "%(default)s" not in text] == [
+        ("__init__.py", "'files, folders (with subfolders), globs (default: validation images)'")  # of an empty list
+    ]
+    assert len(shown) > 4
 
 
 @pytest.mark.slow

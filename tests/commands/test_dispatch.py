@@ -14,7 +14,12 @@ from opsin.commands import dispatch, interpret
 from opsin.commands.command_line import command, command_parser
 from opsin.commands.command_table import COMMANDS
 from opsin.commands.completion import complete
-from opsin.commands.interpret.interpretation import KINDS
+from opsin.commands.convolve_image import ConvolveOptions
+from opsin.commands.interpret.error_analysis import error_analysis
+from opsin.commands.interpret.features import filter_pictures
+from opsin.commands.interpret.interpretation import COUNT, KINDS
+from opsin.config.signatures import defaults
+from opsin.data.shard_writer import MAX_SHARD_BYTES, ShardOptions
 from opsin.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -215,3 +220,29 @@ def test_the_example_ends_the_description_so_that_it_can_be_copied(name: str, de
     description = command_parser(name, details).description or ""
     assert description.endswith(f" {COMMANDS[name].example}")
     assert "PHOTOS" not in description or name in ("train", "embed")  # which take a folder of class folders
+
+
+SHARDS, OF_FILTERS, OF_ERRORS = ShardOptions(), defaults(filter_pictures), defaults(error_analysis)
+
+
+@pytest.mark.parametrize(
+    ("name", "stated"),
+    [
+        ("prepare-data", f"JPEG quality (default: {SHARDS.quality})"),
+        ("prepare-data", f"at most {MAX_SHARD_BYTES // 10**6} (default: {SHARDS.shard_bytes // 10**6})"),
+        ("prepare-data", f"resized at each read (default: {SHARDS.encoding})"),
+        ("interpret", f"number of images, filters or errors (default: {COUNT})"),
+        ("interpret", f"seed of the noise (default: {OF_FILTERS['seed']})"),
+        ("interpret", f"to look for errors in (default: {OF_ERRORS['split']})"),
+        ("interpret", f"0: none (default: all, up to {OF_ERRORS['train_images']})"),
+        ("convolve", f"valid, same, or a number (default: {ConvolveOptions().padding})"),
+        ("convolve", f"between the numbers of a kernel (default: {ConvolveOptions().dilation})"),
+    ],
+)
+def test_help_states_the_defaults_of_modules_that_it_does_not_import(
+    name: str, stated: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    with pytest.raises(SystemExit):
+        dispatch.main_of(name)(["--help"])
+    assert stated in " ".join(capsys.readouterr().out.split())

@@ -1,29 +1,47 @@
 """Every YAML under configs composes, passes the check, and builds its objects."""
 
 import re
-from inspect import signature
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from opsin.config import CONFIGS, compose
 from opsin.config.path_values import WEIGHT_NAMES
+from opsin.config.signatures import defaults
+from opsin.config.validation import ROOT
 from opsin.data.datasets import ArrayImages, Source
 from opsin.data.options import DATA_DIR, DataOptions
+from opsin.data.shards.storage import StorageOptions
 from opsin.errors import UserError
-from opsin.models.fine_tuning import FineTuning
 from opsin.models.weights import KINDS
 from opsin.runs.directory import OUTPUT_DIR
+from opsin.sweeps.sweep import SCHEMA as SWEEP_SCHEMA
 from opsin.training import build
-from opsin.training.distillation import DistillationWeights
-from opsin.training.feature_cache import FeatureCache
-from opsin.training.loss import ClassificationLoss
-from opsin.training.plan import RunPlan, make_plan
-from opsin.training.trainer import TrainerOptions
+from opsin.training.feature_cache import AUTO_EPOCHS, AUTO_VIEWS
+from opsin.training.plan import SCHEMA, RunPlan, make_plan
+from opsin.training.tuning.batch_size import CUDA_SHARE, MIN_STEPS_PER_EPOCH, TOLERANCE
 
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
 OF_SWEEPS = [path for path in FILES if path.parts[0] in ("sweep", "launcher")]  # tests/sweeps/test_sweep_files.py
 OPTIONS = [path for path in FILES if path.parts[0] not in ("hydra", "train.yaml", "sweep", "launcher")]
+SCHEMAS = {**SCHEMA, **SWEEP_SCHEMA}
+IN_TRAIN_YAML = ("model", "loss", "distillation", "monitor")  # the options of `model` choose values
+STATE_DEFAULTS = [
+    path
+    for path in FILES
+    if path.parts[0] in ("train.yaml", "datamodule", "optimizer", "scheduler", "callbacks", "logger", "launcher")
+    or path.as_posix() in ("augmentation/none.yaml", "trainer/auto.yaml", "feature_cache/auto.yaml", "sweep/grid.yaml")
+]
+CHOSEN_BY_OPTIONS = {"datamodule.base_batch_size", "optimizer.lr", "optimizer.weight_decay"}
+MEANT_BY_NULL = {
+    "datamodule.storage_options": asdict(StorageOptions()),
+    "launcher.options": {},
+    "launcher.setup": [],
+}
 MANDATORY = {
     "image_folder": ["datamodule.path=photos"],
     "hugging_face": ["datamodule.path=me/mine"],
@@ -37,30 +55,71 @@ def test_every_config_file_is_found() -> None:
     assert len(OPTIONS) + len(OF_SWEEPS) == len(FILES) - 2  # train.yaml, hydra/job_logging
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("section", "options"),
-    [
-        ("datamodule", DataOptions),
-        ("model", FineTuning),
-        ("loss", ClassificationLoss),
-        ("distillation", DistillationWeights),
-        ("feature_cache", FeatureCache),
-        ("trainer", TrainerOptions),
-    ],
-)
-def test_the_default_configs_show_the_defaults_of_the_code(section: str, options: type) -> None:
-    shown = compose(["datamodule=cifar10"]).tree[section]
-    defaults = {name: parameter.default for name, parameter in signature(options).parameters.items() if name in shown}
-    for key in ("data_dir", "max_epochs"):  # absolute in a run; chosen for the digits
-        defaults.pop(key, None)
-    assert {key: shown[key] for key in defaults} == defaults
+def defaults_in_code(call: Callable[..., Any]) -> dict[str, Any]:
+    """Return the default values of a signature of Opsin, as YAML writes them."""
+    if not call.__module__.startswith("opsin."):
+        return {}
+    found = defaults(call)
+    if is_dataclass(call):
+        found |= {item.name: item.default_factory() for item in fields(call) if item.default_factory is not MISSING}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
+
+
+def owners(key: str, section: dict[str, Any]) -> list[Callable[..., Any]]:
+    """Return the dataclasses and the constructor that own the keys of a section."""
+    schema = SCHEMAS[key]
+    called = schema.constructors.resolve(section["_target_"]) if "_target_" in section else schema.call
+    return [*schema.options.values(), *([called] if called else [])]
+
+
+def sections(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the sections of a config file, each with the key of its schema."""
+    tree, group = yaml.safe_load((CONFIGS / file).read_text(encoding="utf-8")) or {}, file.parts[0]
+    inner = {name: value for name, value in tree.items() if isinstance(value, dict)}
+    if group == "train.yaml":
+        yield ROOT, tree
+        yield from ((name, section) for name, section in inner.items() if name in SCHEMAS)
+    elif SCHEMAS[group].many:
+        yield from ((group, section) for section in inner.values())
+    else:
+        yield group, tree
+
+
+@pytest.mark.parametrize("file", STATE_DEFAULTS, ids=str)
+def test_the_default_configs_show_the_defaults_of_the_code(file: Path) -> None:
+    """A reference to another key, such as `${data_dir}`, states no value of its own."""
+    for name, section in sections(file):
+        for key, default in {k: v for call in owners(name, section) for k, v in defaults_in_code(call).items()}.items():
+            place, shown = f"{name}.{key}".lstrip("."), section.get(key, default)
+            if place not in CHOSEN_BY_OPTIONS and not str(shown).startswith("${"):
+                assert shown in (default, *([MEANT_BY_NULL.get(place)] if default is None else [])), place
+
+
+def test_all_groups_with_defaults_are_compared_with_the_code() -> None:
+    assert {file.parts[0] for file in STATE_DEFAULTS} == {"train.yaml", *SCHEMAS} - {ROOT, *IN_TRAIN_YAML}
+    assert {*IN_TRAIN_YAML} <= {name for name, _ in sections(Path("train.yaml"))}
+    assert sum(len(section) for file in STATE_DEFAULTS for _, section in sections(file)) > 150
 
 
 def test_the_names_in_configs_are_those_of_the_code() -> None:
     tree = compose([]).tree
     assert (tree["data_dir"], tree["output_dir"]) == (str(Path(DATA_DIR).resolve()), OUTPUT_DIR)
+    assert DataOptions().batch_size == DataOptions().base_batch_size
     assert set(WEIGHT_NAMES) == {"none", *KINDS}
+
+
+def test_the_comments_of_configs_state_the_constants_of_the_code() -> None:
+    stated = {
+        "feature_cache/auto.yaml": [f"auto: {AUTO_VIEWS} if only the head trains, for {AUTO_EPOCHS} epochs or more"],
+        "train.yaml": [
+            f"the largest that fits into {100 * CUDA_SHARE:.0f} % of free memory",
+            f"the smallest within {100 * TOLERANCE:.0f} % of the best throughput",
+            f"at least {MIN_STEPS_PER_EPOCH} steps per epoch",
+        ],
+    }
+    for file, sentences in stated.items():
+        text = (CONFIGS / file).read_text(encoding="utf-8")
+        assert [sentence for sentence in sentences if sentence not in text] == []
 
 
 def words_for(file: Path) -> list[str]:

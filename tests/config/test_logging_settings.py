@@ -84,7 +84,7 @@ def test_a_log_that_is_no_regular_file_is_refused(in_tmp: Path) -> None:
 def test_the_settings_of_hydra_are_accepted(override: str, in_tmp: Path) -> None:
     settings = compose([override, "hydra.run.dir=run"]).settings
     assert settings is not None
-    checked_logging(settings)
+    assert checked_logging(settings).version == 1
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,6 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "configs"
 
 
-def test_shipped_config_files_are_accepted() -> None:
-    refuse_broken_files(["model=mlp"])
-
-
 def test_a_file_that_is_no_yaml_is_named_with_the_line(configs: Path) -> None:
     (configs / "experiment" / "mine.yaml").write_text("seed: 1\ntrainer: [\n  a: {\n")
     place = r"experiment/mine\.yaml, line \d: not valid YAML"

@@ -22,8 +22,17 @@ from opsin.training.plan import SCHEMA
         f"[{'1,' * (MAX_VALUES - 2)} 1]",
     ],
 )
-def test_ordinary_text_passes(text: str) -> None:
-    check_yaml(text)
+def test_text_up_to_the_limits_is_accepted(text: str) -> None:
+    assert excess(text) is None
+
+
+def excess(text: str) -> str | None:
+    """Return the limit that a text exceeds."""
+    try:
+        check_yaml(text)
+    except ExcessiveYAML as error:
+        return str(error)
+    return None
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ class Slow(L.Callback):
     """Says `slowly` at the first training step of a process, and sleeps before every one.
 
     Args:
-        seconds: per step.
+        seconds: Per step.
     """
 
     def __init__(self, seconds: float) -> None:

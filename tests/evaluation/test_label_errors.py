@@ -63,7 +63,7 @@ def test_folds_are_stratified_and_repeatable() -> None:
     assert (found[:, 1:3] == 0).all()
     np.testing.assert_allclose(found.sum(1), 1)
     np.testing.assert_array_equal(found, out_of_fold_probabilities(rows, targets))
-    with pytest.raises(UserError, match="fewer than folds=5"):
+    with pytest.raises(UserError, match="fewer than the 5 folds"):
         out_of_fold_probabilities(rows[:23], targets[:23])
     with pytest.raises(UserError, match="at least two classes"):
         out_of_fold_probabilities(rows[:20], targets[:20])

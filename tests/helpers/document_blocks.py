@@ -22,8 +22,8 @@ class Block:
 
     Attributes:
         language: `bash`, `python`, `text`, ...
-        text: its lines.
-        runs: whether it runs in tests; a block after a comment `<!-- checked: REASON -->` is only checked.
+        text: Its lines.
+        runs: Whether it runs in tests; a block after a comment `<!-- checked: REASON -->` is only checked.
     """
 
     language: str

@@ -10,6 +10,7 @@ import pytest
 from opsin.commands.dispatch import main_of
 from opsin.config import compose, read_command_line
 from opsin.config.shortcut import expand_folder
+from opsin.errors import UserError
 from opsin.sweeps.sweep import show_first_run
 from opsin.training.plan import make_plan
 
@@ -20,12 +21,15 @@ def filled(word: str) -> str:
 
 
 def check_overrides(words: list[str]) -> None:
-    """Check the arguments of a train command up to the point at which a run would start."""
-    line = expand_folder(read_command_line(words), quiet=True)
-    if line.multirun:
-        show_first_run(replace(line, shows="config"))
-    elif not line.shows and "resume=auto" not in line.overrides:
-        make_plan(compose(line.overrides))
+    """Fail if a train command is refused before the point at which a run would start."""
+    try:
+        line = expand_folder(read_command_line(words), quiet=True)
+        if line.multirun:
+            show_first_run(replace(line, shows="config"))
+        elif not line.shows and "resume=auto" not in line.overrides:
+            make_plan(compose(line.overrides))
+    except UserError as error:
+        pytest.fail(f"{' '.join(words)}: {error}")
 
 
 def check_flags(words: list[str]) -> None:

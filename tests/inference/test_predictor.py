@@ -1,6 +1,7 @@
 """Predictions equal those of validation with any batch size, and memory does not grow with the number of files."""
 
 import shutil
+import threading
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -180,9 +181,12 @@ def test_memory_does_not_grow_with_the_number_of_files(
 
 
 def test_predictions_can_be_closed_before_the_last_file(digits_run: RunDirectory, tmp_path: Path) -> None:
-    predictions = open_predictor(digits_run.path).predict(tmp_path / f"{i}" for i in range(10_000))
+    files = (tmp_path / f"{i}" for i in range(10_000))
+    predictions = open_predictor(digits_run.path).predict(files)
     assert next(predictions).reason is not None
     predictions.close()
+    assert len(list(files)) > 9_000
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
 
 
 def test_unusable_runs_and_batch_sizes_are_refused(digits_run: RunDirectory, tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_imagenet_weights_are_downloaded_once_and_checked(tmp_path: Path, hub: P
 def test_unreachable_weights_fail_early_with_alternatives(
     place: str, tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights_module, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(weights_module, "CONNECT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:  # accepts connections and never answers
         (tmp_path / "resnet18-f37072fd.pth").write_bytes(b"a page of a captive portal")
         port = {"refused": 1, "silent": server.getsockname()[1]}.get(place)

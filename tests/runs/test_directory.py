@@ -1,21 +1,25 @@
-"""Run directories: two processes, and a clock that goes backwards."""
+"""Run directories: their paths, two processes, and a clock that goes backwards."""
 
+import ast
 import errno
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 from made_runs import made_run
 
+import opsin
 from opsin.errors import UserError
 from opsin.runs import directory
 from opsin.runs.directory import RunDirectory, find_runs, new_run_path
 from opsin.runs.result import RunResult
 
+SOURCE = Path(opsin.__file__).parent
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -148,3 +152,35 @@ def test_a_wrong_run_is_answered_with_those_that_have_a_model(in_tmp: Path) -> N
     with pytest.raises(UserError) as raised:
         RunDirectory.of("outputs/lates")
     assert str(raised.value).endswith("; the newest runs with a model are: outputs/latest, outputs/day/run3")
+
+
+def test_only_the_run_directory_builds_the_paths_of_its_files() -> None:
+    run = RunDirectory(Path("run"))
+    properties = (name for name, value in vars(RunDirectory).items() if isinstance(value, property))
+    names = {value.name for value in (getattr(run, name) for name in properties) if isinstance(value, Path)} - {"run"}
+    assert names >= {"config.yaml", "report.html", "checkpoints", "best.ckpt", "model.txt", "tensorboard"}
+    found = {
+        (file.name, part)
+        for folder in (SOURCE, SOURCE.parents[1] / "benchmarks")
+        for file in folder.rglob("*.py")
+        if file.name not in ("directory.py", "finished_backup.py")  # a backup has the layout of a run
+        for part in written_parts(file)
+        if part.split("/")[0] in names
+    }
+    assert found == {
+        ("weights.py", "checkpoints"),  # the folder of torch.hub
+        ("csv_rows.py", "metrics.csv"),  # in the folder `csv`
+        ("inputs.py", "embeddings"),  # in the output directory, for a network without a run
+    }
+
+
+def written_parts(file: Path) -> Iterator[str]:
+    """Yield the texts that a module appends to a path: `path / "name"`, `Path(path, "name")`, `run.find("name")`."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        parts: list[ast.expr] = []
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            parts = [node.right]
+        elif isinstance(node, ast.Call):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            parts = node.args if called in ("Path", "find", "joinpath", "with_name") else []
+        yield from (part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str))

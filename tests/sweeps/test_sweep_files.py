@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from opsin.config import CONFIGS, ConfigSource, compose, is_of_a_sweep, read_command_line
 from opsin.config.compose import compose_raw
 from opsin.config.secrets import secret_variables
+from opsin.config.target_lookup import Constructors
 from opsin.errors import UserError
 from opsin.sweeps.jobs import Jobs
 from opsin.sweeps.launchers import Slurm
@@ -191,6 +192,7 @@ def test_a_typed_setting_of_a_sweep_replaces_that_of_an_experiment(tmp_path: Pat
     typed = ["sweep=search", "sweep.trials=5", "launcher.jobs=3"]
     jobs = Jobs(read_space(["experiment=mine", "seed=1,2"], {}, source), source, typed)
     _refuse_settings_of_runs([jobs.typical], compose_raw(typed, source))
+    assert (jobs.typical.sweep.trials, jobs.typical.launcher.jobs) == (5, 3)
 
 
 def no_trials(*_: Any) -> None:
@@ -242,8 +244,12 @@ def test_a_folder_of_sweeps_that_refers_to_nothing_is_refused(in_tmp: Path, monk
     assert not [*in_tmp.iterdir()]
 
 
-def test_a_callback_that_is_a_reference_is_left_to_the_runs() -> None:
-    _import_callbacks(OmegaConf.create({"callbacks": {"one": "${callbacks.two}", "two": {}, "three": None}}))
+def test_callbacks_are_imported_and_references_are_left_to_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    imported: list[str] = []
+    monkeypatch.setattr(Constructors, "resolve", lambda _, name: imported.append(name))
+    sections = {"one": "${callbacks.two}", "two": {"_target_": "mine.Own"}, "three": None}
+    _import_callbacks(OmegaConf.create({"callbacks": sections}))
+    assert imported == ["mine.Own"]
 
 
 @pytest.mark.slow

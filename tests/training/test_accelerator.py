@@ -9,9 +9,9 @@ from opsin.commands.train import train
 from opsin.config import compose
 from opsin.errors import UserError
 from opsin.training import build
-from opsin.training.accelerator import Accelerator, Devices, check_devices, num_devices
+from opsin.training.accelerator import Accelerator, Devices, num_devices
 from opsin.training.plan import make_plan
-from opsin.training.trainer import TrainerOptions, apply_hardware_settings
+from opsin.training.trainer import TrainerOptions, apply_hardware_settings, check_hardware
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,12 @@ def test_indices_on_a_cpu_are_refused(devices: list[int]) -> None:
 
 
 @pytest.mark.parametrize(("accelerator", "devices"), [("gpu", [1]), ("mps", [0]), ("cpu", 2), ("cpu", "auto")])
-def test_indices_of_gpus_and_numbers_of_processes_are_accepted(accelerator: str, devices: Devices) -> None:
-    check_devices(accelerator, devices, 1, False)
+def test_indices_of_gpus_and_numbers_of_processes_are_accepted(
+    accelerator: Accelerator, devices: Devices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for backend in (torch.cuda, torch.backends.mps):
+        monkeypatch.setattr(backend, "is_available", lambda: True)
+    assert check_hardware(TrainerOptions(accelerator=accelerator, devices=devices)) == accelerator
 
 
 @pytest.mark.parametrize("devices", ["[]", "-1", "0", "'0,1'"])

@@ -88,7 +88,7 @@ def test_the_description_states_the_meaning_of_each_loss() -> None:
         "train/loss and val/loss are 1 x embedding + 0.5 x labels, test/loss is the loss on the labels"
     )
     assert str(DistillationWeights(labels=0)).endswith("the head does not train, so accuracies are meaningless")
-    assert DistillationWeights(labels=0, logits=1).teach_head
+    assert DistillationWeights(labels=0, logits=1).trains_head
 
 
 def in_double(loss: Distillation, students: torch.Tensor, logits: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:

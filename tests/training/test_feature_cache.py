@@ -171,7 +171,7 @@ def test_views_of_a_subclass_of_the_augmentation_are_not_cached(tmp_path, settin
     trainer: Any = SimpleNamespace(precision="32-true", limit_train_batches=1.0, max_epochs=99)
     model = cnn_gap(num_logits=3, in_channels=3, image_size=(32, 32))
     for views in ("auto", 3):
-        reason = FeatureCache(views=views).serve(data, model, list(model.stages), trainer)
+        reason = FeatureCache(views=views).apply(data, model, list(model.stages), trainer)
         assert reason == "off: Darker is not an augmentation of Opsin, so its parameters are unknown"
 
 
@@ -238,7 +238,7 @@ def test_no_two_batches_of_views_have_the_same_random_numbers(tmp_path, monkeypa
     monkeypatch.setattr(Augmentation, "draw", lambda *drawn: keys.append(drawn[-1]) or draw(*drawn))
     model = cnn_gap(num_logits=1, in_channels=1, image_size=(28, 28))
     trainer = make_trainer(TrainerOptions(accelerator="cpu", precision="32"), callbacks=[], loggers=[], folder=tmp_path)
-    served = FeatureCache(views=2).serve(data, model, list(model.stages), trainer)
+    served = FeatureCache(views=2).apply(data, model, list(model.stages), trainer)
     assert "2 augmented views" in served
     for epoch in range(2):
         data._fetcher.features["train"].read(np.arange(3), epoch)

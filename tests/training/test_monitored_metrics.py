@@ -57,7 +57,9 @@ def test_test_metrics_are_refused(place: str) -> None:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("metric", ["val/acc", "val/ece", "val/f1_macro", "val/auroc", "train/loss"])
 def test_every_monitor_key_accepts_every_metric(place: str, metric: str) -> None:
-    make_plan(compose([*PLACES[place], f"{place}={metric}"]))
+    plan = make_plan(compose([*PLACES[place], f"{place}={metric}"]))
+    targets = (plan.schedule, *plan.callbacks.values())
+    assert metric in (plan.monitor.metric, *(target.arguments.get("monitor") for target in targets))
 
 
 @pytest.mark.slow
@@ -78,7 +80,8 @@ def test_a_metric_that_is_never_measured_is_refused(place: str, words: tuple[str
 
 
 def test_training_metrics_do_not_need_validation() -> None:
-    make_plan(compose(["monitor.metric=train/loss", "trainer.limit_val_batches=0"]))
+    plan = make_plan(compose(["monitor.metric=train/loss", "trainer.limit_val_batches=0"]))
+    assert (plan.monitor.metric, plan.trainer.limit_val_batches) == ("train/loss", 0)
 
 
 def test_a_run_without_training_batches_is_refused() -> None:

@@ -209,13 +209,17 @@ def test_the_signature_of_each_constructor_can_be_read(section: str) -> None:
     ("section", "values"),
     [
         ("scheduler", {"_target_": "torch.optim.lr_scheduler.MultiStepLR", "milestones": [1, 2]}),
-        ("logger", {"mine": {"_target_": "lightning.pytorch.loggers.WandbLogger", "project": "mine"}}),
-        ("optimizer", {"_target_": "torch.optim.Adafactor", "lr": 0.01}),
+        ("logger", {"_target_": "lightning.pytorch.loggers.WandbLogger", "project": "mine"}),
+        ("optimizer", {"_target_": "torch.optim.Adafactor", "eps": [None, 0.001]}),
     ],
 )
-def test_classes_with_unresolvable_annotations_can_be_configured(section: str, values: dict[str, object]) -> None:
-    config = compose([])
-    make_plan(replace(config, tree={**config.tree, section: values}))
+def test_classes_with_unresolvable_annotations_can_be_configured(section: str, values: dict[str, str]) -> None:
+    config, chosen = compose([]), {"mine": values} if section == "logger" else values
+    plan = make_plan(replace(config, tree={**config.tree, section: chosen}))
+    target = {"scheduler": plan.schedule, "logger": plan.loggers.get("mine"), "optimizer": plan.optimizer}[section]
+    assert target is not None
+    assert target.call.__name__ == values["_target_"].rpartition(".")[2]
+    assert {*target.arguments} >= values.keys() - {"_target_"}
 
 
 @pytest.mark.slow

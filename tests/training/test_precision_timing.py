@@ -20,7 +20,7 @@ from opsin.models.plain_network import as_network
 from opsin.runs.directory import RunDirectory
 from opsin.training.precision import LEAST_GAIN
 from opsin.training.precision_timing import (
-    SLOW_STEP,
+    SLOW_STEP_S,
     Step,
     bfloat16_gain,
     decide_precision,
@@ -73,7 +73,7 @@ def test_one_slow_measurement_does_not_change_the_ratio() -> None:
 def test_a_slow_network_is_measured_with_fewer_images() -> None:
     machine = Machine(0.1, 1.6)
     assert measure_gain(machine.step_of, 64, clock=machine.clock) == pytest.approx(1.6)
-    assert machine.sizes[-1] * 0.1 <= SLOW_STEP
+    assert machine.sizes[-1] * 0.1 <= SLOW_STEP_S
     slow = Machine(30.0, 1.6)  # one step takes more than all the time
     assert measure_gain(slow.step_of, 1, clock=slow.clock) == pytest.approx(1.6)
     assert len(slow.sizes) == 4
@@ -93,7 +93,7 @@ def test_a_training_step_has_two_images(
 ) -> None:
     """BatchNorm refuses a single image whose map is one pixel: of large images, small batches and slow networks."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("opsin.training.precision_timing.SLOW_STEP", 0.0)
+    monkeypatch.setattr("opsin.training.precision_timing.SLOW_STEP_S", 0.0)
     monkeypatch.setattr("opsin.training.precision_timing.MOST_PAIRS", 1)
     pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 3))
     network = as_network("pooled", pooled, num_logits=3, in_channels=3, image_size=(8, 8))

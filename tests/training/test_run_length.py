@@ -73,7 +73,7 @@ def test_a_run_too_short_for_its_settings_is_refused(data_dir: Path, words: tupl
     ],
 )
 def test_a_run_of_the_minimum_length_is_accepted(data_dir: Path, words: tuple[str, ...]) -> None:
-    checked(data_dir, *words)
+    assert steps_per_epoch(*checked(data_dir, *words)) == 5
 
 
 def test_stages_and_rates_that_are_never_reached_are_named(data_dir: Path, caplog: pytest.LogCaptureFixture) -> None:

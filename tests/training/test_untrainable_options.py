@@ -7,9 +7,8 @@ import pytest
 
 from opsin.config import RunConfig, compose
 from opsin.errors import UserError
-from opsin.training.accelerator import check_devices
 from opsin.training.plan import RunPlan, check_trainable, make_plan
-from opsin.training.trainer import TrainerOptions
+from opsin.training.trainer import TrainerOptions, check_hardware
 
 TIMER = "{_target_: lightning.pytorch.callbacks.Timer, duration: '00:02:00:00'}"
 
@@ -47,6 +46,8 @@ def test_an_own_optimizer_can_have_an_option_of_the_same_name(composed: RunConfi
     plan = plan_with(composed, "optimizer", {"differentiable": True})
     own = type("Own", (), {"__module__": "mine"})
     check_trainable(replace(plan, optimizer=replace(plan.optimizer, call=own)))
+    with pytest.raises(UserError, match=r"^optimizer\.differentiable=true"):
+        check_trainable(plan)
 
 
 @pytest.mark.parametrize("second", ["trainer.max_time=00:01:00:00", f"+callbacks.second={TIMER}"])
@@ -58,5 +59,5 @@ def test_only_one_limit_of_the_time_is_accepted(second: str) -> None:
 
 
 def test_a_run_of_several_gpus_is_evaluated_on_a_cpu() -> None:
-    options = TrainerOptions(strategy="fsdp", devices=[0, 1], sync_batchnorm=True).on_one_device()
-    check_devices("cpu", options.devices, options.num_nodes, options.sync_batchnorm)
+    options = TrainerOptions(strategy="fsdp", devices=[0, 1], num_nodes=2, sync_batchnorm=True, accelerator="cpu")
+    assert check_hardware(options.on_one_device()) == "cpu"

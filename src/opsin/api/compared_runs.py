@@ -17,6 +17,7 @@ from opsin.evaluation.comparison.comparison import compare as compare_runs
 from opsin.evaluation.comparison.page import write_comparison
 from opsin.runs.directory import RunDirectory
 from opsin.runs.home import user_path
+from opsin.runs.metric_registry import RANKING_METRIC
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,7 +99,7 @@ class RunComparison:
 
 
 def compare(
-    runs: str | PathLike[str] | HasPath | Iterable[str | PathLike[str] | HasPath], metric: str = "test/acc"
+    runs: str | PathLike[str] | HasPath | Iterable[str | PathLike[str] | HasPath], metric: str = RANKING_METRIC
 ) -> RunComparison:
     """Compare runs by a metric, with paired tests on the images that they share.
 

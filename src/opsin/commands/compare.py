@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from opsin.commands.command_line import command, command_parser
 from opsin.runs.directory import RunDirectory
 from opsin.runs.home import real_path, user_path
+from opsin.runs.metric_registry import RANKING_METRIC
 from opsin.runs.quoting import opsin_command
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ def _problems(board: "Leaderboard", named: Sequence[Path]) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("compare")
     parser.add_argument("runs", nargs="+", help="run directories, sweeps, or folders of runs such as outputs")
-    parser.add_argument("--metric", default="test/acc", help="metric to rank by: test/acc, val/acc, test/loss, ...")
+    parser.add_argument(
+        "--metric", default=RANKING_METRIC, help="metric to rank by: val/acc, test/loss, ... (default: %(default)s)"
+    )
     parser.add_argument("--tag", action="append", default=[], help="only runs with this tag; may be repeated")
     parser.add_argument(
         "--out",
@@ -96,9 +99,9 @@ def thumbnails(run: RunDirectory, split: str, positions: "NDArray[np.int64]") ->
     """Return the pixels of some images of a run. Only this function imports torch."""
     from opsin.runs.predictions import check_positions
 
-    part = _subset(run, split)
-    check_positions(positions, split, len(part))
-    return part.read(positions)
+    subset = _subset(run, split)
+    check_positions(positions, split, len(subset))
+    return subset.read(positions)
 
 
 @cache

@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         type=user_path,
         default=Path(OUTPUT_DIR, "convolution"),
         metavar="FOLDER",
-        help="the folder to write to (default: outputs/convolution)",
+        help="the folder to write to (default: %(default)s)",
     )
     return parser
 

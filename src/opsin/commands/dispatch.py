@@ -77,10 +77,11 @@ def _unknown(words: Sequence[str]) -> str:
     """Return the message for a first argument that is not a command."""
     word = words[0]
     from opsin.config.secrets import refuse_typed_secrets
+    from opsin.runs.directory import RunDirectory
 
     refuse_typed_secrets(words)
     if "=" in word or os.path.isdir(word):  # noqa: PTH112 - Path.is_dir fails on a word too long for a file name
-        name = "evaluate" if Path(word, "config.yaml").is_file() else "train"  # it is the directory of a run
+        name = "evaluate" if RunDirectory(Path(word)).config.is_file() else "train"
         return f"opsin {word}: the command is missing, such as {opsin_command(name, *words)}"
     near = did_you_mean(word, COMMANDS, "opsin ")
     return f"opsin {word}: there is no such command{near or '; opsin --help lists the commands'}"

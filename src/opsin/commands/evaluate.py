@@ -57,9 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test", overrides: Sequence[str] = ()) -> "Measurement":
+def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> "Measurement":
     """Evaluate the best checkpoint of a run and write the predictions; see `measure` and `write_predictions`."""
-    found, predictions = measure(run, split, overrides)
+    found, predictions = measure(run, split)
     write_predictions(run, predictions)
     return found
 

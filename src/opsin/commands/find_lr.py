@@ -26,7 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
         "datamodule.path=PATH. The learning rate rises exponentially. No weights are saved.",
         allow_abbrev=False,
     )
-    parser.add_argument("--steps", type=int, default=150, help="maximum optimizer steps, 20 to 1000 (default: 150)")
+    parser.add_argument(
+        "--steps", type=int, default=150, help="maximum optimizer steps, 20 to 1000 (default: %(default)s)"
+    )
     parser.add_argument("--lowest", type=float, default=1e-7, help="learning rate of the first step")
     parser.add_argument("--highest", type=float, default=10.0, help="learning rate of the last step")
     options, rest = parser.parse_known_args(arguments)

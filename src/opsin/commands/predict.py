@@ -28,7 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "images", nargs="+", help="files, folders (with subfolders; other files, such as .txt, are skipped), globs"
     )
-    parser.add_argument("--top", type=int, default=1, metavar="K", help="number of classes per image (default: 1)")
+    parser.add_argument(
+        "--top", type=int, default=1, metavar="K", help="number of classes per image (default: %(default)s)"
+    )
     parser.add_argument("--out", type=user_path, metavar="FILE", help="write all rows to it: .csv, .jsonl or .parquet")
     parser.add_argument(
         "--format", choices=("csv", "jsonl", "parquet"), help="format of --out; without --out, print the rows"

@@ -75,9 +75,9 @@ def _misclassified(folder: Path, data: ImageDataModule, network: Network, predic
     rows = most_confident_errors(predictions, MISCLASSIFIED)
     if not len(rows):
         return {"misclassified": [], "stage": None, "note": None, "check": None}
-    part, positions = data.subset(cast("Split", predictions.split)), predictions.positions[rows]
-    check_positions(positions, predictions.split, len(part))
-    pixels = part.read(positions)
+    subset, positions = data.subset(cast("Split", predictions.split)), predictions.positions[rows]
+    check_positions(positions, predictions.split, len(subset))
+    pixels = subset.read(positions)
     inputs = data.preprocess(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     heat, stage, note = _maps(network, inputs, torch.from_numpy(predictions.predicted[rows]))
     check = None if heat is None else _against_random(network, inputs, predictions.predicted[rows], heat)

@@ -124,7 +124,7 @@ def train(composed: RunConfig) -> float:
         trainer = build.trainer(plan, run, step, unfreezing)
         processes.launch_for(trainer)
         distillation = teacher.distillation(plan, data, network, trainer)
-        feature_cache = plan.feature_cache.serve(data, network, unfreezing.never_trained, trainer)
+        feature_cache = plan.feature_cache.apply(data, network, unfreezing.never_trained, trainer)
         result.settings = recording.settings(plan, trainer, channels_last, data, feature_cache, distillation)
         record = {"data": data.facts(), "training": recording.training_record(result, composed, step).as_dict()}
         classifier = build.classifier(plan, data, network, loss, record, distillation)

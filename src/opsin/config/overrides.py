@@ -72,8 +72,8 @@ def parse_override(text: str, parser: Any = None) -> Any:
     """Return Hydra's `Override` for one override.
 
     Args:
-        text: the override.
-        parser: an `OverridesParser`; None makes one, which cannot resolve `glob(...)`.
+        text: The override.
+        parser: An `OverridesParser`; None makes one, which cannot resolve `glob(...)`.
 
     Raises:
         UserError: Hydra's grammar refuses the override; the message shows the quoted form.
@@ -103,11 +103,11 @@ def check_overrides(arguments: Sequence[str], options: Mapping[str, Sequence[str
     `null`, if a file of that name exists.
 
     Args:
-        arguments: overrides and flags.
-        options: names of the options in each config group; empty for a run, which has chosen them.
+        arguments: Overrides and flags.
+        options: Names of the options in each config group; empty for a run, which has chosen them.
 
     Raises:
-        UserError: an override is the path of a folder, cannot be parsed, lists values in a single run, or sets a group
+        UserError: An override is the path of a folder, cannot be parsed, lists values in a single run, or sets a group
             to something that is not an option.
     """
     multirun = any(argument in ("-m", "--multirun") or "hydra.mode=" in argument for argument in arguments)
@@ -124,7 +124,7 @@ def task_overrides(hydra: Any) -> list[str]:
     """Return the overrides of a job as typed; OmegaConf resolves `${...}` in them when they are read one by one.
 
     Args:
-        hydra: the `hydra` node of a composed config.
+        hydra: The `hydra` node of a composed config.
     """
     found = OmegaConf.to_container(hydra.overrides.task, resolve=False)
     assert isinstance(found, list)

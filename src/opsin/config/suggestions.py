@@ -104,8 +104,8 @@ def translate(key: str, value: str) -> list[str]:
     Only the last component of the key counts: `trainer.gpus=2` is the same as `gpus=2`.
 
     Args:
-        key: a dotted key, such as `lr` or `model.pretrained`.
-        value: as on the command line.
+        key: A dotted key, such as `lr` or `model.pretrained`.
+        value: As on the command line.
     """
     found = TRANSLATIONS.get(key.rsplit(".", 1)[-1].lower(), "")
     if not found or found == key:

@@ -33,8 +33,8 @@ class Target(Generic[T]):
     """A constructor that the config names, with checked arguments.
 
     Attributes:
-        call: the constructor.
-        arguments: the arguments from the config; defaults stay with the constructor.
+        call: The constructor.
+        arguments: The arguments from the config; defaults stay with the constructor.
     """
 
     call: Callable[..., T]
@@ -81,10 +81,10 @@ class Constructors:
     """The constructors that one section of the config accepts as `_target_`.
 
     Attributes:
-        packages: packages whose public names (`__all__`, if there is one) are accepted, each with a test for a single
+        packages: Packages whose public names (`__all__`, if there is one) are accepted, each with a test for a single
             object.
-        own: the test for an object from a permitted package of the user.
-        replaced: refused schedules of these packages, and the words of the command line that replace them.
+        own: The test for an object from a permitted package of the user.
+        replaced: Refused schedules of these packages, and the words of the command line that replace them.
     """
 
     packages: Mapping[str, Accepts]
@@ -104,7 +104,7 @@ class Constructors:
         """Return the constructor of a dotted name; only the package that the name lies in is imported.
 
         Raises:
-            UserError: the name is not accepted here or does not exist.
+            UserError: The name is not accepted here or does not exist.
         """
         if not isinstance(name, str):
             raise UserError(f"must be the dotted name of a constructor, not {name!r}")

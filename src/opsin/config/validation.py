@@ -40,12 +40,12 @@ class SectionSchema:
     """The keys that one section of the config accepts, and the fields of the plan that take their values.
 
     Attributes:
-        options: dataclasses by the field of the plan; each owns the keys that are its fields.
-        target: the field of the plan that takes the section's `Target`; empty if it has none.
-        constructors: the constructors that `_target_` may name.
-        call: the constructor of a section that has a target but no `_target_`.
-        computed: parameters of the constructor that Opsin computes and a config may not set.
-        many: the section holds named targets (`callbacks.early_stopping`), each of which may be null.
+        options: Dataclasses by the field of the plan; each owns the keys that are its fields.
+        target: The field of the plan that takes the section's `Target`; empty if it has none.
+        constructors: The constructors that `_target_` may name.
+        call: The constructor of a section that has a target but no `_target_`.
+        computed: Parameters of the constructor that Opsin computes and a config may not set.
+        many: The section holds named targets (`callbacks.early_stopping`), each of which may be null.
     """
 
     options: Mapping[str, type] = field(default_factory=dict)
@@ -62,15 +62,15 @@ def check(
     """Check a composed config as a whole.
 
     Args:
-        tree: plain, resolved values.
-        schema: the schema of each section; that of `ROOT` is for the keys outside all sections.
-        origin: where values were set, for the message.
+        tree: Plain, resolved values.
+        schema: The schema of each section; that of `ROOT` is for the keys outside all sections.
+        origin: Where values were set, for the message.
 
     Returns:
         Options and targets by the field of the plan; a dict of targets by their names for a section of many.
 
     Raises:
-        UserError: names every key that is unknown, missing, of a wrong type or out of range, where it was set,
+        UserError: Names every key that is unknown, missing, of a wrong type or out of range, where it was set,
             and the nearest valid name.
     """
     checker = _Checker(schema, origin or ConfigOrigin())
@@ -109,10 +109,10 @@ class _Checker:
         """Check one section; return its fields of the plan, or an empty dict if there is a problem.
 
         Args:
-            path: its dotted key.
-            value: its keys and values.
-            schema: its schema.
-            named: names of all sections beside it, and its own, if each has a name.
+            path: Its dotted key.
+            value: Its keys and values.
+            schema: Its schema.
+            named: Names of all sections beside it, and its own, if each has a name.
         """
         if not isinstance(value, Mapping):
             self._add(path, f"{path} must be a section of keys, not {value!r}")

@@ -32,6 +32,7 @@ _STATE_BYTES = np.dtype(_STATE).itemsize
 _DIGEST_BYTES = 16
 _SETTLED_NS = 2 * 10**9
 """Age at which a change of a file must show in its times; younger digests are used but not saved."""
+
 _BLOCK = 256  # files that are hashed between two steps of the progress bar
 
 

@@ -99,7 +99,6 @@ _malloc_trim = _find_malloc_trim()
 image_memory = MemoryLimit(SHARED_LIMIT)
 """The memory of all images that are being decoded in this process."""
 
-
 WEBP_HEADER = 30
 """Bytes of the start of a WebP file that contain its size."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _LOG = logging.getLogger(__name__)
-_LONG = 1.0  # seconds after which progress is worth showing
+_LONG_S = 1.0  # seconds after which progress is worth showing
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def progress(total: int, work: str) -> Iterator[Callable[[int], None]]:
 
     def advance(images: int) -> None:
         bar.advance(task, images)
-        if time.monotonic() - begin > _LONG:
+        if time.monotonic() - begin > _LONG_S:
             bar.start()
 
     try:
@@ -43,7 +43,7 @@ def _one_line(total: int, work: str) -> Callable[[int], None]:
         nonlocal done, logged
         done += images
         elapsed = time.monotonic() - begin
-        if not logged and elapsed > _LONG and (left := elapsed / done * (total - done)) > _LONG:
+        if not logged and elapsed > _LONG_S and (left := elapsed / done * (total - done)) > _LONG_S:
             _LOG.info("%s: %s images, about %.0f s more", work, f"{total:,}", left)
             logged = True
 

@@ -135,17 +135,16 @@ def _shuffled_classes(targets: Indices, seed: int) -> list[Indices]:
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """Options for splitting the training images: keys of `datamodule`, with the defaults of `opsin.data.options`.
+    """Options for splitting the training images: keys of `datamodule`, whose defaults are in `opsin.data.options`.
 
     Attributes:
         val_fraction: Fraction that is split off as val, of the training images that remain after test, if the source
-            has no val. Default: 0.1.
+            has no val.
         test_fraction: Fraction of the training images split off as test before val, if the source has no test.
-            Default: 0.2.
-        train_fraction: Fraction of the remaining training images that is used. Default: 1.
+        train_fraction: Fraction of the remaining training images that is used.
         num_folds: Number of equal folds. Train and val of the source are joined and divided, and fold number `fold` is
-            val. Default: None, no folds.
-        fold: Number of the fold that is val, from 0. Default: 0.
+            val. None: no folds.
+        fold: Number of the fold that is val, from 0.
         seed: Decides which images go where: `split_seed` if it is set, else the seed of the run.
     """
 

@@ -89,7 +89,7 @@ def out_of_fold_probabilities(embeddings: Floats, targets: Integers) -> NDArray[
     if len(occurring) < 2:
         raise UserError("label errors need images of at least two classes")
     if counts.min() < FOLDS:
-        raise UserError(f"the smallest class has {counts.min()} images, fewer than folds={FOLDS}")
+        raise UserError(f"the smallest class has {counts.min()} images, fewer than the {FOLDS} folds")
     splitter = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     regression = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
     found = cross_val_predict(regression, embeddings, targets, cv=splitter, method="predict_proba")

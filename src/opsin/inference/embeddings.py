@@ -29,14 +29,14 @@ class Embeddings:
     """Embeddings of some images; their vectors are on the disk and are read in blocks.
 
     Attributes:
-        parts: The vectors of each split.
+        subsets: The vectors of each split.
         targets: Class indices `(N,)`, int64; -1 if unknown.
         classes: Names of the classes; empty if unknown.
         paths: `(N,)`, the source of each image.
         splits: `(N,)`, the split of each image; "all" without splits.
     """
 
-    parts: tuple[FeatureSubset, ...]
+    subsets: tuple[FeatureSubset, ...]
     targets: NDArray[np.int64]
     classes: tuple[str, ...]
     paths: tuple[str, ...]
@@ -49,7 +49,7 @@ class Embeddings:
     @property
     def dimension(self) -> int:
         """The number of features of each image."""
-        return self.parts[0].shape[0]
+        return self.subsets[0].shape[0]
 
     @property
     def vectors(self) -> NDArray[np.float32]:
@@ -58,9 +58,9 @@ class Embeddings:
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Yield the vectors in their order, float32 `(B, D)`."""
-        for part in self.parts:
-            for start in range(0, len(part), _BLOCK):
-                yield part.read(np.arange(start, min(start + _BLOCK, len(part))), 0).astype(np.float32)
+        for subset in self.subsets:
+            for start in range(0, len(subset), _BLOCK):
+                yield subset.read(np.arange(start, min(start + _BLOCK, len(subset))), 0).astype(np.float32)
 
     def write(self, folder: Path, formats: Sequence[Format] = FORMATS) -> list[Path]:
         """Write `embeddings.npz` and `embeddings.parquet` atomically.
@@ -116,23 +116,23 @@ class Embeddings:
 
 def embeddings(trained: TrainedModel, images: InputImages, extractor: Extractor, split: str) -> Embeddings:
     """Return the embeddings of a split: `Network.embed` after the evaluation transform, rounded to half precision."""
-    part = images.subset(split)
+    subset = images.subset(split)
     return Embeddings(
-        (trained.outputs(part, extractor, images.cache_dir),),
-        part.targets if images.classes else np.full(len(part), NO_LABEL),
+        (trained.outputs(subset, extractor, images.cache_dir),),
+        subset.targets if images.classes else np.full(len(subset), NO_LABEL),
         images.classes,
         # File names can hold bytes that are not valid text
-        tuple(valid_text(part.locate(row)) for row in range(len(part))),
-        (split,) * len(part),
+        tuple(valid_text(subset.locate(row)) for row in range(len(subset))),
+        (split,) * len(subset),
     )
 
 
-def joined(parts: Sequence[Embeddings]) -> Embeddings:
+def joined(splits: Sequence[Embeddings]) -> Embeddings:
     """Concatenate the embeddings of several splits."""
     return Embeddings(
-        sum((part.parts for part in parts), ()),
-        np.concatenate([part.targets for part in parts]),
-        parts[0].classes,
-        sum((part.paths for part in parts), ()),
-        sum((part.splits for part in parts), ()),
+        sum((split.subsets for split in splits), ()),
+        np.concatenate([split.targets for split in splits]),
+        splits[0].classes,
+        sum((split.paths for split in splits), ()),
+        sum((split.splits for split in splits), ()),
     )

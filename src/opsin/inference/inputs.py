@@ -106,7 +106,7 @@ def open_images(trained: TrainedModel, overrides: Sequence[str] = ()) -> InputIm
 
 def _own(run: RunDirectory, overrides: Sequence[str]) -> InputImages:
     opened = open_run(run, overrides)
-    return _images(opened.data, build.evaluator(opened.plan, run), run.path / "embeddings")
+    return _images(opened.data, build.evaluator(opened.plan, run), run.embeddings)
 
 
 def _of_data(trained: TrainedModel, overrides: Sequence[str]) -> InputImages:
@@ -180,5 +180,5 @@ def _place(trained: TrainedModel, composed: RunConfig, images: str) -> Path:
     """Return the folder for the embeddings of images that do not belong to the run; it is named after the images."""
     run = RunDirectory(Path(trained.name))
     if run.config.is_file():
-        return run.path / "embeddings" / folder_name(images)
+        return run.embeddings / folder_name(images)
     return Path(composed.tree["output_dir"]) / "embeddings" / trained.name / folder_name(images)

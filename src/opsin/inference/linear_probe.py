@@ -12,8 +12,10 @@ HeadName = Literal["logistic_regression", "knn"]
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Candidates for C; ties take the first, which regularizes most."""
+
 NEIGHBORS = (20, 10, 5, 1, 50)
 """Candidates for k; ties take the first; 20 is the value of the literature."""
+
 _ITERATIONS = 5_000
 
 

@@ -46,7 +46,7 @@ def distillation(plan: RunPlan, data: ImageDataModule, network: Network, trainer
         raise UserError(f"model.teacher={name} needs unmixed images: set augmentation.mixup=0 and cutmix=0")
     weights = plan.distillation
     metric = plan.monitor.metric
-    if not weights.teach_head and not metric.endswith("/loss"):
+    if not weights.trains_head and not metric.endswith("/loss"):
         raise UserError(
             f"monitor.metric={metric} measures the head, which does not train with distillation.labels=0 and "
             "distillation.logits=0: set monitor.metric=val/loss"
@@ -58,11 +58,11 @@ def distillation(plan: RunPlan, data: ImageDataModule, network: Network, trainer
             f"{data.source.name}, or another image size; set distillation.logits=0 to use only its embeddings"
         )
     extractor = teacher.extractor(trainer, logits=weights.logits > 0)
-    taught = {split: teacher.outputs(data.subset(split), extractor, data.features_dir) for split in SPLITS}
-    data.use_teacher_outputs(taught)
+    outputs = {split: teacher.outputs(data.subset(split), extractor, data.features_dir) for split in SPLITS}
+    data.use_teacher_outputs(outputs)
     size = _embedding_size(teacher.network, teacher.channels, teacher.size)
     own_size = _embedding_size(network, data.channels, data.image_size)
-    return Distillation(weights, own_size, taught["train"].mean()[:size])
+    return Distillation(weights, own_size, outputs["train"].mean()[:size])
 
 
 def _embedding_size(network: Network, channels: int, size: tuple[int, int]) -> int:

@@ -164,4 +164,4 @@ def device_of(network: nn.Module) -> torch.device:
 
 def _example(network: Network) -> str:
     names = [name for name in layers(network) if "." in name]
-    return f"{names[0]}" if names else "block1.conv"
+    return names[0] if names else "block1.conv"

@@ -24,7 +24,6 @@ DROPOUTS = {
 }
 """Functions whose argument `training` is fixed in a trace, and the layers that follow the mode of the network."""
 
-
 _ONE_INPUT = ([inspect.Parameter.POSITIONAL_OR_KEYWORD], [inspect.Parameter.POSITIONAL_ONLY])
 
 

@@ -123,7 +123,7 @@ class FreezeContract:
         whole: Function that gathers a complete tensor from the parts in all processes; None if no tensor is divided.
 
     Attributes:
-        digests: digests of the frozen tensors; plain strings, so that a checkpoint can hold them.
+        digests: Digests of the frozen tensors; plain strings, so that a checkpoint can hold them.
     """
 
     def __init__(self, whole: Callable[[Tensor], Tensor] | None = None) -> None:

@@ -23,7 +23,7 @@ from opsin.runs.result import ImageFormat
 
 StateDict = dict[str, Tensor]
 
-CONNECT_SECONDS = 10.0  # per address, so that a run without network access fails soon
+CONNECT_S = 10.0  # per address, so that a run without network access fails soon
 OWN_FOLDER = Path(str(importlib.resources.files("opsin"))) / "weights"
 """The folder of the weights inside the package."""
 
@@ -72,7 +72,7 @@ class HubFile:
     def _download(self, digest: str) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with socket_timeout(CONNECT_SECONDS):
+            with socket_timeout(CONNECT_S):
                 torch.hub.download_url_to_file(self.url, str(self.path), hash_prefix=digest)
         except (OSError, http.client.HTTPException, RuntimeError) as error:  # RuntimeError: a wrong hash
             reason = getattr(error, "reason", None) or error

@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 OUTPUT_DIR = "outputs"
 """Default folder of all runs; `configs/train.yaml` shows the same value."""
 
+LATEST = "latest"
+"""Link in the folder of all runs to the newest one."""
+
 SWEEP_FILE = "sweep.yaml"
 """File that marks the directory of a sweep."""
 
@@ -171,6 +174,21 @@ class RunDirectory:
         """The table of epochs, see `opsin.runs.metrics_csv`."""
         return self.path / "metrics.csv"
 
+    @property
+    def network_table(self) -> Path:
+        """The tables of the network, see `opsin.runs.network_table`."""
+        return self.path / "model.txt"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's events."""
+        return self.path / "tensorboard"
+
+    @property
+    def embeddings(self) -> Path:
+        """The folder of embeddings of the run's own images, with a folder for each other dataset."""
+        return self.path / "embeddings"
+
     def read_result(self) -> RunResult:
         """Return the result so far; its status is `not started` before the run has begun.
 
@@ -297,7 +315,7 @@ class RunDirectory:
         A folder of this name, such as a copy of the run that it pointed to, stays, and a warning names it.
         """
         outputs.mkdir(parents=True, exist_ok=True)
-        link, new = outputs / "latest", outputs / f".latest.{secrets.token_hex(4)}"
+        link, new = outputs / LATEST, outputs / f".latest.{secrets.token_hex(4)}"
         try:
             self._date_after(RunDirectory(real_path(link)))
             new.symlink_to(os.path.relpath(self.path, outputs), target_is_directory=True)
@@ -338,18 +356,18 @@ def find_runs(folder: Path) -> list[RunDirectory]:
     """Return all runs below a folder, the newest first; links are not followed, and runs are not searched."""
     found = []
     for root, folders, files in os.walk(folder):
-        if "config.yaml" in files:
+        run = RunDirectory(Path(root))
+        if run.config.name in files:
             folders.clear()
-            if "result.json" in files:
+            if run.result.name in files:
                 with contextlib.suppress(OSError):  # such as a link to nothing
-                    found.append((Path(root, "config.yaml").stat().st_mtime, Path(root)))
-    newest_first = sorted(found, key=lambda entry: entry[0], reverse=True)
-    return [RunDirectory(path) for _, path in newest_first]
+                    found.append((run.config.stat().st_mtime, run))
+    return [run for _, run in sorted(found, key=lambda entry: entry[0], reverse=True)]
 
 
 def newest_usable() -> list[str]:
     """Return the three newest runs with a model below the default folder; the first is the link to the latest one."""
-    latest = Path(OUTPUT_DIR, "latest")
+    latest = Path(OUTPUT_DIR, LATEST)
     linked = RunDirectory(real_path(latest))
     usable = (run for run in find_runs(Path(OUTPUT_DIR)) if real_path(run.path) != linked.path and _has_model(run))
     return [str(latest)] * _has_model(linked) + [str(run.path) for run in islice(usable, 2)]

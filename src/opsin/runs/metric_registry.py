@@ -17,18 +17,21 @@ SPLITS = ("train", "val", "test")
 MONITORED_SPLITS = ("train", "val")
 """Splits whose metrics may control training."""
 
+RANKING_METRIC = "test/acc"
+"""Metric by which runs are ranked, unless another one is chosen."""
+
 
 @dataclass(frozen=True)
 class Metric:
     """A row of the table.
 
     Attributes:
-        name: name without the split, such as `acc`.
-        title: display name in charts, tables and reports.
-        higher_is_better: direction.
-        splits: splits on which it is measured; empty for a quantity of a whole run, such as `parameters`.
-        percent: whether values lie in [0, 1] and are shown as percentages.
-        logarithmic: whether charts may use a logarithmic axis.
+        name: Name without the split, such as `acc`.
+        title: Display name in charts, tables and reports.
+        higher_is_better: Direction.
+        splits: Splits on which it is measured; empty for a quantity of a whole run, such as `parameters`.
+        percent: Whether values lie in [0, 1] and are shown as percentages.
+        logarithmic: Whether charts may use a logarithmic axis.
     """
 
     name: str
@@ -72,11 +75,11 @@ def register_metric(
     The callback then logs it under its full name, for example `pl_module.log("val/top5", value)`.
 
     Args:
-        name: name without the split, such as `top5`.
-        higher_is_better: direction.
-        title: display name; the name if empty.
-        splits: splits on which the callback logs it.
-        percent: whether values lie in [0, 1] and are shown as percentages.
+        name: Name without the split, such as `top5`.
+        higher_is_better: Direction.
+        title: Display name; the name if empty.
+        splits: Splits on which the callback logs it.
+        percent: Whether values lie in [0, 1] and are shown as percentages.
 
     Raises:
         UserError: The name or a split is not valid, or the name is registered with other properties.
@@ -171,9 +174,9 @@ def check_monitored(name: str, place: str, others: Sequence[str] = ()) -> None:
     """Check that training may depend on a metric.
 
     Args:
-        name: full name of the metric.
-        place: the key that names it, for the message.
-        others: names that are valid there besides metrics, for the message.
+        name: Full name of the metric.
+        place: The key that names it, for the message.
+        others: Names that are valid there besides metrics, for the message.
 
     Raises:
         UserError: There is no such metric, or it is measured on the test images.
@@ -191,9 +194,9 @@ def check_measured(name: str, place: str, trainer: Mapping[str, Any]) -> None:
     """Check that a run validates at least once if a metric is measured on the validation images.
 
     Args:
-        name: full name of the metric.
-        place: the key that names it, for the message.
-        trainer: options of the trainer.
+        name: Full name of the metric.
+        place: The key that names it, for the message.
+        trainer: Options of the trainer.
 
     Raises:
         UserError: The trainer options leave out every validation.

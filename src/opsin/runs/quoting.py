@@ -28,8 +28,8 @@ def override(key: str, value: Value) -> str:
     """Return the override that sets a key to exactly this value.
 
     Args:
-        key: a dotted key, with `+` or `++` in front where the key is new.
-        value: the value; a string or a path remains text, even `007`, `true` or `${x}`.
+        key: A dotted key, with `+` or `++` in front where the key is new.
+        value: The value; a string or a path remains text, even `007`, `true` or `${x}`.
     """
     return f"{key}={quote(value)}"
 

@@ -16,7 +16,6 @@ from opsin.runs.quoting import quote
 Value = str | int | float | bool | None
 """Value of a key in one run."""
 
-
 MAX_LISTED = 100_000
 """Maximum number of listed values of a key: `range(0,inf)` never ends."""
 

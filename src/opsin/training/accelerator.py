@@ -19,7 +19,7 @@ def resolve_accelerator(accelerator: Accelerator) -> Literal["cpu", "gpu", "mps"
     """Return the accelerator that `auto` stands for on this machine.
 
     Raises:
-        UserError: the machine lacks the given accelerator.
+        UserError: The machine lacks the given accelerator.
     """
     available = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if accelerator == "auto":
@@ -42,12 +42,12 @@ def num_devices(accelerator: Accelerator, devices: Devices, num_nodes: int) -> i
     """Return the number of devices that share a batch, on all machines.
 
     Args:
-        accelerator: the accelerator of the run.
-        devices: their number on each machine, or their indices; `auto` is all GPUs, or one device otherwise.
-        num_nodes: number of machines.
+        accelerator: The accelerator of the run.
+        devices: Their number on each machine, or their indices; `auto` is all GPUs, or one device otherwise.
+        num_nodes: Number of machines.
 
     Raises:
-        UserError: the machine lacks the accelerator.
+        UserError: The machine lacks the accelerator.
     """
     if devices == "auto":
         devices = torch.cuda.device_count() if resolve_accelerator(accelerator) == "gpu" else 1
@@ -58,7 +58,7 @@ def check_devices(accelerator: str, devices: Devices, num_nodes: int, sync_batch
     """Refuse settings that do not fit the accelerator, and those that fail only after several processes have started.
 
     Raises:
-        UserError: names the key.
+        UserError: Names the key.
     """
     if accelerator == "cpu" and isinstance(devices, list):
         raise UserError(

@@ -51,8 +51,8 @@ def data(plan: RunPlan, image_format: ImageFormat | None = None) -> ImageDataMod
     """Build the datamodule, with the input that the network and its weights expect.
 
     Args:
-        plan: the checked config.
-        image_format: the images that a trained network expects; it takes precedence over the config.
+        plan: The checked config.
+        image_format: The images that a trained network expects; it takes precedence over the config.
     """
     source = plan.dataset.build(data_dir=plan.data.data_dir)
     options, expected = plan.data, ExpectedInput()
@@ -125,7 +125,7 @@ def check_same_data(data: ImageDataModule, recorded: DataFacts) -> None:
     """Check that the images are still those with which a run began.
 
     Raises:
-        UserError: images, their order or splits have changed, so results would not be comparable.
+        UserError: Images, their order or splits have changed, so results would not be comparable.
     """
     if data.facts()["fingerprint"] != recorded.fingerprint:
         raise UserError(
@@ -146,11 +146,11 @@ def network(
     """Build the network for these data, load its pretrained weights, whiten its stem and freeze its frozen stages.
 
     Args:
-        plan: the checked config.
-        data: the images, for their channels and their size.
-        num_logits: outputs of the head.
-        pretrained: whether to set the weights that the config names or whitens; otherwise all are random.
-        any_classes: whether to load the head of weights of other classes too, as earlier versions did.
+        plan: The checked config.
+        data: The images, for their channels and their size.
+        num_logits: Outputs of the head.
+        pretrained: Whether to set the weights that the config names or whitens; otherwise all are random.
+        any_classes: Whether to load the head of weights of other classes too, as earlier versions did.
     """
     built = new_network(plan, num_logits, data.channels, data.image_size)
     if plan.fine_tuning.whitened_stem and pretrained:
@@ -160,9 +160,9 @@ def network(
 
 def _sample(data: ImageDataModule) -> torch.Tensor:
     """Return about half a million pixels of evenly spaced training images, normalized `(N, C, H, W)`."""
-    part, (height, width) = data.subset("train"), data.image_size
-    count = max(1, min(len(part), SAMPLED_PIXELS // (height * width)))
-    pixels = part.read(np.linspace(0, len(part) - 1, count).astype(np.int64))
+    subset, (height, width) = data.subset("train"), data.image_size
+    count = max(1, min(len(subset), SAMPLED_PIXELS // (height * width)))
+    pixels = subset.read(np.linspace(0, len(subset) - 1, count).astype(np.int64))
     return data.preprocess(torch.from_numpy(pixels).permute(0, 3, 1, 2))
 
 

@@ -33,15 +33,15 @@ class DistillationWeights:
     image_size: Annotated[int, Field(ge=1)] | None = None
 
     @property
-    def teach_head(self) -> bool:
-        """Return whether the head of the network trains; otherwise its predictions are meaningless."""
+    def trains_head(self) -> bool:
+        """Whether the head of the network trains; otherwise its predictions are meaningless."""
         return self.logits > 0 or self.labels > 0
 
     def __str__(self) -> str:
         terms = {"embedding": self.embedding, "logits": self.logits, "labels": self.labels}
         total = " + ".join(f"{weight:g} x {name}" for name, weight in terms.items() if weight)
         text = f"train/loss and val/loss are {total or 0}, test/loss is the loss on the labels"
-        return text if self.teach_head else f"{text}; the head does not train, so accuracies are meaningless"
+        return text if self.trains_head else f"{text}; the head does not train, so accuracies are meaningless"
 
 
 class Distillation(FullPrecision):

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 EXACT = ("32-true", "bf16-mixed", "16-mixed")
 """Precisions with float32 weights, for which the network can be used before the trainer sets it up."""
 
-
 LARGE, ROOMY = 4, 2**31
 """Largest ratio of feature bytes to pixel bytes, and largest total in bytes. If both are exceeded, nothing is cached,
 because reading features would be slower than computing them."""
@@ -56,7 +55,7 @@ class FeatureCache:
     mode: Literal["auto", "off"] = "auto"
     views: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
 
-    def serve(
+    def apply(
         self, data: "ImageDataModule", network: Network, never_trained: Sequence[str], trainer: "L.Trainer"
     ) -> str:
         """Replace training and validation images in the datamodule by features, if possible.
@@ -91,13 +90,13 @@ class FeatureCache:
         if times > LARGE and size > ROOMY:
             return f"off: {step} of these images takes {size / 1e9:.1f} GB, {times:.0f} times their pixels"
         try:
-            parts: dict[Split, FeatureSubset] = {
+            features: dict[Split, FeatureSubset] = {
                 "train": _extract(data, extractor, data.subset("train"), views, several),
                 "val": _extract(data, extractor, data.subset("val"), 0),
             }
         except UserError as error:
             return f"off: {error}"
-        data.use_features(parts, step)
+        data.use_features(features, step)
         text = f"{step} of {images:,} images, {size / 1e6:,.1f} MB"
         return text + (f", {views} augmented views for training" if views else "")
 
@@ -152,7 +151,7 @@ def cacheable_step(network: Network, never_trained: Sequence[str]) -> str | None
 
 
 def _extract(
-    data: "ImageDataModule", extractor: Extractor, part: Subset, views: int, every_view: bool = False
+    data: "ImageDataModule", extractor: Extractor, subset: Subset, views: int, every_view: bool = False
 ) -> FeatureSubset:
     """Return the features of a split: of the images, or of augmented views of each image."""
     facts: dict[str, Any] = {
@@ -162,15 +161,15 @@ def _extract(
     }
     if views:
         # The augmentation of an image depends on its batch, so these features are valid for this split only.
-        split = hashlib.blake2b(part.index.tobytes(), digest_size=16).hexdigest()
+        split = hashlib.blake2b(subset.index.tobytes(), digest_size=16).hexdigest()
         assert type(data.augmentation) is Augmentation
         facts |= {"augmentation": data.augmentation.settings(), "seed": data.seed, "split": split}
-        if len(part.stores) > 1:  # the random numbers depend on the store too
-            facts["stores"] = len(part.stores)
+        if len(subset.stores) > 1:  # the random numbers depend on the store too
+            facts["stores"] = len(subset.stores)
     return extract(
-        part,
+        subset,
         extractor,
-        [_augmented(data, extractor, view, part.stores) for view in range(views)] or [_plain(data, extractor)],
+        [_augmented(data, extractor, view, subset.stores) for view in range(views)] or [_plain(data, extractor)],
         [facts | {"view": view} for view in range(views)] or [facts],
         cache_dir=data.features_dir,
         every_view=every_view,

@@ -152,7 +152,7 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def extract(
-    part: Subset,
+    subset: Subset,
     extractor: Extractor,
     views: Sequence[View],
     facts: Sequence[dict[str, Any]],
@@ -164,7 +164,7 @@ def extract(
     """Return the features of a split. Missing ones of the first view are computed now, others when they are read.
 
     Args:
-        part: The split.
+        subset: The split.
         extractor: The network.
         views: For each view, a function that returns the input `(B, C, H, W)` for some images of a store.
         facts: For each view, everything besides the fingerprint of the images that determines the input.
@@ -177,20 +177,20 @@ def extract(
     """
     decided = extractor.facts
     block = BLOCK_ON_CPU if extractor.device.type == "cpu" else BLOCK
-    shape = extractor(views[0](part.stores[0], np.zeros(1, np.int64))).shape[1:]
+    shape = extractor(views[0](subset.stores[0], np.zeros(1, np.int64))).shape[1:]
 
     def computed(view: View, of_view: dict[str, Any]) -> list[FeatureStore]:
         stores = []
-        for store, rows in part.by_store():
+        for store, rows in subset.by_store():
             images = hashlib.blake2b(fingerprint(store).encode() + store.kept.tobytes(), digest_size=16).hexdigest()
             features = open_features(cache_dir, {**decided, **of_view, "images": images}, len(store), shape)
             features.compute_missing(store.in_reading_order(rows), block, partial(_compute, extractor, view, store))
             stores.append(features)
         return stores
 
-    subset = FeatureSubset([partial(computed, *pair) for pair in zip(views, facts, strict=True)], part.index)
-    subset.compute(len(views) if every_view else 1)
-    return subset
+    extracted = FeatureSubset([partial(computed, *pair) for pair in zip(views, facts, strict=True)], subset.index)
+    extracted.compute(len(views) if every_view else 1)
+    return extracted
 
 
 def _compute(extractor: Extractor, view: View, store: Store, rows: Indices) -> NDArray[np.float32]:

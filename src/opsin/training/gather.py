@@ -35,15 +35,15 @@ def collect(outputs: Outputs, data: ImageDataModule, split: Split) -> Prediction
     )
     order = positions.argsort()
     chosen = positions[order].numpy()
-    part = data.subset(split).choose(chosen, "given")
+    subset = data.subset(split).choose(chosen, "given")
     return Predictions(
         split,
         tuple(data.source.classes),
         logits[order].numpy().astype(np.float32),
-        part.targets,
+        subset.targets,
         chosen,
-        tuple(part.locate(row) for row in range(len(part))),
-        part.identity,
+        tuple(subset.locate(row) for row in range(len(subset))),
+        subset.identity,
     )
 
 

@@ -55,10 +55,10 @@ def prepare_network(
     """Set the memory format of a network and compile it, in place.
 
     Args:
-        network: any network.
-        accelerator: where it will run.
-        channels_last: store images and kernels as NHWC; `auto` does so except on MPS, where nothing is gained.
-        compile_network: use torch.compile; the keys of the state_dict stay the same.
+        network: Any network.
+        accelerator: Where it will run.
+        channels_last: Store images and kernels as NHWC; `auto` does so except on MPS, where nothing is gained.
+        compile_network: Use torch.compile; the keys of the state_dict stay the same.
 
     Returns:
         Whether the memory format is NHWC.

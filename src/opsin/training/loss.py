@@ -20,14 +20,14 @@ class ClassificationLoss(FullPrecision):
     batch, and the mean over parts of a batch, such as accumulated batches or processes, is that of the whole batch.
 
     Args:
-        class_counts: number of training images of each class.
+        class_counts: Number of training images of each class.
         function: `auto` is binary cross-entropy on one logit for two classes, and cross-entropy otherwise.
-        label_smoothing: fraction of each target distributed evenly over all classes (arXiv:1512.00567, section 7).
+        label_smoothing: Fraction of each target distributed evenly over all classes (arXiv:1512.00567, section 7).
         class_weights: `balanced` weights a class by N / (C * its count), as scikit-learn does, where C is the number of
             classes that have training images; the others have the weight 0.
 
     Attributes:
-        num_logits: number of outputs that the network needs.
+        num_logits: Number of outputs that the network needs.
 
     Raises:
         UserError: `function` is binary cross-entropy but there are not two classes.
@@ -64,7 +64,7 @@ class ClassificationLoss(FullPrecision):
 
         Args:
             logits: `(N, num_logits)`.
-            targets: class indices `(N,)`, or class probabilities `(N, C)`, as Mixup returns.
+            targets: Class indices `(N,)`, or class probabilities `(N, C)`, as Mixup returns.
         """
         logits = upcast(logits)
         targets = targets.to(logits.dtype) if targets.ndim == 2 else targets

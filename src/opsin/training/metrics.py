@@ -44,9 +44,9 @@ class SplitMetrics(FullPrecision):
     `opsin.runs.metric_registry`.
 
     Args:
-        num_classes: number of classes C.
-        num_images: number of images of the split, which decides whether AUROC is exact.
-        class_weights: weights `(C,)` of the classes in the losses of the batches. The loss of the split is divided by
+        num_classes: Number of classes C.
+        num_images: Number of images of the split, which decides whether AUROC is exact.
+        class_weights: Weights `(C,)` of the classes in the losses of the batches. The loss of the split is divided by
             the sum of the weights of its images; without weights by their number.
     """
 

@@ -39,19 +39,19 @@ class Classifier(L.LightningModule):
     resumed run takes the same steps as an uninterrupted one.
 
     Args:
-        network: images `(N, C, H, W)` to logits `(N, loss.num_logits)`.
-        loss: the loss; it has the number of classes and of logits.
-        num_images: number of images of each split, for the metrics.
-        optimizer: function that returns the optimizer of a network.
-        schedule: function of an optimizer, the total number of steps and the steps per epoch; it returns the scheduler
+        network: Images `(N, C, H, W)` to logits `(N, loss.num_logits)`.
+        loss: The loss; it has the number of classes and of logits.
+        num_images: Number of images of each split, for the metrics.
+        optimizer: Function that returns the optimizer of a network.
+        schedule: Function of an optimizer, the total number of steps and the steps per epoch; it returns the scheduler
             configs of Lightning (see `opsin.training.optim.lr_schedules`).
-        record: plain values that every checkpoint holds under the key `opsin`: classes, input, config.
-        distillation: the loss on batches with teacher outputs; None without a teacher.
+        record: Plain values that every checkpoint holds under the key `opsin`: classes, input, config.
+        distillation: The loss on batches with teacher outputs; None without a teacher.
 
     Attributes:
-        confusion: confusion matrix `(C, C)` of each evaluated split, true classes in rows.
-        share: weight of the last batch in its optimizer step, times the number of batches of a step.
-        outputs: positions `(B,)` and logits `(B, L)` of each batch of the last evaluation of val and test.
+        confusion: Confusion matrix `(C, C)` of each evaluated split, true classes in rows.
+        share: Weight of the last batch in its optimizer step, times the number of batches of a step.
+        outputs: Positions `(B,)` and logits `(B, L)` of each batch of the last evaluation of val and test.
     """
 
     def __init__(
@@ -303,7 +303,7 @@ def load_network(network: Network, checkpoint: Path) -> None:
     """Load all weights of a checkpoint into the network of a run.
 
     Raises:
-        UserError: the checkpoint is missing or damaged, or the network has other layers now.
+        UserError: The checkpoint is missing or damaged, or the network has other layers now.
     """
     if fault := fault_of(checkpoint):
         raise UserError(f"{checkpoint} {fault}; resume the run with: {resume_command(checkpoint.parent.parent)}")

@@ -25,8 +25,8 @@ def resolve_directions(tree: Mapping[str, Any], origin: ConfigOrigin) -> dict[st
     """Check every monitored metric of a config, and fill in the `mode` of callbacks that take one.
 
     Args:
-        tree: the composed config: plain, resolved values.
-        origin: where values were set, for messages.
+        tree: The composed config: plain, resolved values.
+        origin: Where values were set, for messages.
 
     Returns:
         The config; callbacks that have a parameter `mode` get the direction of their metric.
@@ -58,8 +58,8 @@ def check_measurable(tree: Mapping[str, Any], data: "ImageDataModule") -> None:
     """Check that the data allow every monitored metric to be measured.
 
     Args:
-        tree: the composed config.
-        data: the datamodule after `setup("fit")`.
+        tree: The composed config.
+        data: The datamodule after `setup("fit")`.
 
     Raises:
         UserError: The area under the ROC curve is monitored on a split that has images of one class only.

@@ -19,7 +19,7 @@ def recorded_data(run: RunDirectory) -> DataFacts:
     """Return the data facts in the result of a run.
 
     Raises:
-        UserError: the run ended before its data were ready, its result is damaged, or another version wrote it.
+        UserError: The run ended before its data were ready, its result is damaged, or another version wrote it.
     """
     facts = run.read_result().data
     if facts is None:
@@ -41,13 +41,13 @@ def new_network(plan: NetworkPlan, num_logits: int, in_channels: int, image_size
     """Return the network of a plan with random weights; a plain module is divided into stages and a head.
 
     Args:
-        plan: the checked config.
-        num_logits: outputs of the head.
-        in_channels: channels of the images.
+        plan: The checked config.
+        num_logits: Outputs of the head.
+        in_channels: Channels of the images.
         image_size: (height, width) of the images, in pixels.
 
     Raises:
-        UserError: the network does not fit the data, or cannot be divided.
+        UserError: The network does not fit the data, or cannot be divided.
     """
     model = plan.model
     built = model.build(**computed_arguments(num_logits, in_channels, image_size))

@@ -50,14 +50,14 @@ class RunOptions:
     """The keys that are in no section.
 
     Attributes:
-        data_dir: downloads and decoded images.
-        output_dir: the folder of the run directories.
-        seed: seed of the splits, the weights, the order of the batches and the augmentation.
-        resume: always null in a composed config: the run directory determines which run is resumed.
-        test: evaluate the best checkpoint on the test images, once, at the end.
-        report: write `report.html` at the end.
-        tags: tags that are assigned to the run, for comparisons and loggers.
-        verify_checkpoints: number of stretches of training that `opsin verify` can repeat; 0 keeps no checkpoints.
+        data_dir: Downloads and decoded images.
+        output_dir: The folder of the run directories.
+        seed: Seed of the splits, the weights, the order of the batches and the augmentation.
+        resume: Always null in a composed config: the run directory determines which run is resumed.
+        test: Evaluate the best checkpoint on the test images, once, at the end.
+        report: Write `report.html` at the end.
+        tags: Tags that are assigned to the run, for comparisons and loggers.
+        verify_checkpoints: Number of stretches of training that `opsin verify` can repeat; 0 keeps no checkpoints.
     """
 
     data_dir: str
@@ -75,7 +75,7 @@ class MonitorOptions:
     """The metric that selects the best epoch; never one of the test set.
 
     Attributes:
-        metric: name of the metric, such as `val/acc`; its direction is in `opsin.runs.metric_registry`.
+        metric: Name of the metric, such as `val/acc`; its direction is in `opsin.runs.metric_registry`.
     """
 
     metric: str
@@ -86,10 +86,10 @@ class NetworkPlan:
     """The part of a checked config that a trained network needs: a prediction needs neither callbacks nor data.
 
     Attributes:
-        model: the `model` section: the network and its own keys.
-        fine_tuning: the `model` section: weights, trainable stages, teacher.
-        loss: the `loss` section.
-        trainer: the `trainer` section.
+        model: The `model` section: the network and its own keys.
+        fine_tuning: The `model` section: weights, trainable stages, teacher.
+        loss: The `loss` section.
+        trainer: The `trainer` section.
     """
 
     model: Target[nn.Module]
@@ -103,18 +103,18 @@ class RunPlan(NetworkPlan):
     """The checked config of a run: options with their defaults, and targets to build.
 
     Attributes:
-        run: the keys in no section.
-        dataset: the `datamodule` section: the dataset and its own keys.
-        data: the `datamodule` section: the keys of every dataset.
-        augmentation: the `augmentation` section.
-        distillation: the `distillation` section.
-        feature_cache: the `feature_cache` section.
-        optimizer: the `optimizer` section: the optimizer and its own keys.
-        groups: the `optimizer` section: learning rate and weight decay.
-        schedule: the `scheduler` section.
-        callbacks: the `callbacks` section, by name.
-        loggers: the `logger` section, by name.
-        monitor: the `monitor` section.
+        run: The keys in no section.
+        dataset: The `datamodule` section: the dataset and its own keys.
+        data: The `datamodule` section: the keys of every dataset.
+        augmentation: The `augmentation` section.
+        distillation: The `distillation` section.
+        feature_cache: The `feature_cache` section.
+        optimizer: The `optimizer` section: the optimizer and its own keys.
+        groups: The `optimizer` section: learning rate and weight decay.
+        schedule: The `scheduler` section.
+        callbacks: The `callbacks` section, by name.
+        loggers: The `logger` section, by name.
+        monitor: The `monitor` section.
     """
 
     run: RunOptions
@@ -171,7 +171,6 @@ SCHEMA = {
 }
 """The keys that each section of a run's config accepts, and the fields of `RunPlan` for their values."""
 
-
 NETWORK_SECTIONS = ("model", "loss", "trainer")
 """The sections that `NetworkPlan` is made of."""
 
@@ -180,7 +179,7 @@ def make_network_plan(config: RunConfig) -> NetworkPlan:
     """Check the sections of a config that a trained network needs, without loading Lightning.
 
     Raises:
-        UserError: names every key that is wrong.
+        UserError: Names every key that is wrong.
     """
     refuse_misplaced_secrets(config.tree)
     tree = {name: config.tree.get(name) for name in NETWORK_SECTIONS}
@@ -191,7 +190,7 @@ def make_plan(config: RunConfig) -> RunPlan:
     """Check a composed config as a whole, before anything is loaded.
 
     Raises:
-        UserError: names every key that is wrong.
+        UserError: Names every key that is wrong.
     """
     from opsin.training.callbacks.checkpoints import Checkpoints  # loads Lightning, which a network plan does not need
 
@@ -253,7 +252,7 @@ def check_trainable(plan: RunPlan) -> None:
     """Check the options that stop only a training: runs of an earlier version can have them.
 
     Raises:
-        UserError: an option excludes another one, or every optimizer step.
+        UserError: An option excludes another one, or every optimizer step.
     """
     if len(limits := time_limits(plan)) > 1:
         raise UserError(f"{' and '.join(limits)}: only one limit of the training time has an effect; keep one of them")

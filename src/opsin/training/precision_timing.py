@@ -34,10 +34,10 @@ from opsin.training.precision import (
 )
 from opsin.training.trainer import TrainerOptions
 
-SECONDS, MOST_PAIRS = 2.0, 15
+MEASUREMENT_S, MOST_PAIRS = 2.0, 15
 """Time for all steps, warm-up included, and number of pairs of steps after which the measurement ends earlier."""
 
-SLOW_STEP = 0.2
+SLOW_STEP_S = 0.2
 """Seconds of a step above which the batch is made smaller, so that there is time for several pairs."""
 
 MOST_VALUES = 2**20
@@ -180,14 +180,14 @@ def measure_gain(
     batch_size: int,
     fewest: int = 1,
     *,
-    seconds: float = SECONDS,
+    seconds: float = MEASUREMENT_S,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
     """Return the median ratio of the durations of float32 steps and their neighboring bfloat16 steps.
 
     Args:
         make_step: Function that returns a step for a batch size.
-        batch_size: The batch size; it is divided by four as long as a float32 step takes more than `SLOW_STEP`.
+        batch_size: The batch size; it is divided by four as long as a float32 step takes more than `SLOW_STEP_S`.
         fewest: The smallest batch size.
         seconds: Time for all steps; at least one pair is measured.
         clock: The clock, in seconds.
@@ -202,7 +202,7 @@ def measure_gain(
     while True:
         step = make_step(batch_size)
         step(False)  # the first step of a shape compiles kernels
-        if batch_size <= fewest or duration(step, False) <= SLOW_STEP:
+        if batch_size <= fewest or duration(step, False) <= SLOW_STEP_S:
             break
         batch_size = max(fewest, batch_size // 4)
     step(True)

@@ -54,7 +54,7 @@ def warn_seen_images(fine_tuning: FineTuning, distillation: DistillationWeights,
         data: The datamodule after `setup("fit")`.
     """
     named = {"model.weights": fine_tuning.weights}
-    if fine_tuning.teacher is not None and distillation.teach_head:
+    if fine_tuning.teacher is not None and distillation.trains_head:
         named["model.teacher"] = fine_tuning.teacher
     for key, run in _runs(named):
         with contextlib.suppress(UserError):  # the record of the other run is damaged

@@ -23,8 +23,8 @@ from opsin.models import Network
 from opsin.models.fine_tuning import FreezeSchedule
 from opsin.runs import neutral_keys
 from opsin.runs.atomic import write_atomically
-from opsin.runs.directory import OUTPUT_DIR, RunDirectory
-from opsin.runs.flat_keys import flat_scalars
+from opsin.runs.directory import LATEST, OUTPUT_DIR, RunDirectory
+from opsin.runs.flat_keys import Scalar, flat_scalars
 from opsin.runs.home import real_path
 from opsin.runs.metric_registry import SPLITS, custom_metrics
 from opsin.runs.per_class import SplitScores, delete_scores
@@ -45,7 +45,6 @@ from opsin.training.callbacks import Checkpoints, EarlyStopping, Pruning, Throug
 from opsin.training.callbacks.base import is_metric
 from opsin.training.distillation import Distillation
 from opsin.training.hardware import cpu_name
-from opsin.training.loggers.base import Value
 from opsin.training.metrics import undefined_metrics
 from opsin.training.module import Classifier
 from opsin.training.plan import RunPlan, time_limits
@@ -143,7 +142,7 @@ def run_tags(composed: RunConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(tag) for tag in composed.tree.get("tags") or ()))
 
 
-def hyperparameters(composed: RunConfig) -> dict[str, Value]:
+def hyperparameters(composed: RunConfig) -> dict[str, Scalar]:
     """Return the values that distinguish runs: the option of each config group, and every value by its dotted key."""
     chosen = {name: option for name, option in composed.origin.choices.items() if option}
     kept = {key: value for key, value in composed.tree.items() if key not in NO_HYPERPARAMETERS}
@@ -312,7 +311,7 @@ def announce(
         images, verb = ("image", "is") if data.bad_images == 1 else ("images", "are")
         lines.insert(1, f"           {data.bad_images} {images} cannot be read and {verb} left out: {reports}")
     log.info("%s\n%s", "\n".join(lines), tables[0])
-    write_atomically(run.path / "model.txt", "\n".join(tables))
+    write_atomically(run.network_table, "\n".join(tables))
 
 
 def _split_counts(data: DataFacts, seed: int) -> str:
@@ -335,7 +334,7 @@ def closing_message(result: RunResult, run: RunDirectory) -> str:
     assert monitor is not None
     assert settings is not None
     place = run.path.relative_to(Path.cwd()) if run.path.is_relative_to(Path.cwd()) else run.path
-    latest = Path(OUTPUT_DIR, "latest")
+    latest = Path(OUTPUT_DIR, LATEST)
     shortest = latest if real_path(latest) == real_path(run.path) else place
     test = {name.removeprefix("test/"): value for name, value in result.metrics.items() if name.startswith("test/")}
     others = ", ".join(f"{name} {value:.4f}" for name, value in test.items() if name != "acc")
@@ -348,8 +347,8 @@ def closing_message(result: RunResult, run: RunDirectory) -> str:
         f"temperature of predictions: {result.calibration}",
         *warning_lines(result.warnings),
         "",
-        *([f"report      {place}/report.html"] if run.report.exists() else []),
-        f"result      {place}/result.json",
+        *([f"report      {place / run.report.name}"] if run.report.exists() else []),
+        f"result      {place / run.result.name}",
         f"test again  {opsin_command('evaluate', place)}",
         f"predict     {opsin_command('predict', shortest, 'FILE')}",
         f"dashboard   {opsin_command('dashboard', *([] if Path(OUTPUT_DIR) in place.parents else [place]))}",

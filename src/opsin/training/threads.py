@@ -22,8 +22,8 @@ def use_threads(threads: Threads, processes: int = 1) -> None:
     load of the machine, so a seed gives the same result on a busy machine.
 
     Args:
-        threads: the number, or `auto`.
-        processes: number of processes of the run on this machine, one for each device.
+        threads: The number, or `auto`.
+        processes: Number of processes of the run on this machine, one for each device.
     """
     count = torch.get_num_threads()
     if threads != "auto":

@@ -32,42 +32,42 @@ class TrainerOptions:
 
     Attributes:
         accelerator: `auto` takes CUDA, then MPS, then the CPU.
-        devices: number of devices on each machine, or the indices of GPUs, or `auto` for all devices, where all CPUs
+        devices: Number of devices on each machine, or the indices of GPUs, or `auto` for all devices, where all CPUs
             count as one device. Each device has its own process.
-        num_nodes: number of machines. With more than one, torchrun or srun must start the processes.
+        num_nodes: Number of machines. With more than one, torchrun or srun must start the processes.
         strategy: `ddp` keeps the whole network on each device, `fsdp` a part of it; `auto` is ddp.
-        sync_batchnorm: compute the statistics of BatchNorm over the batch of all devices while training; on GPUs, and
+        sync_batchnorm: Compute the statistics of BatchNorm over the batch of all devices while training; on GPUs, and
             not with fsdp.
         precision: `auto` takes bfloat16 autocast where the hardware gains from it: on CUDA from Ampere on, and on CPUs
             with instructions for bfloat16 by a measurement (`opsin.training.precision.resolve_precision`).
         threads: CPU threads of torch in each process; `auto` is OMP_NUM_THREADS if it is set, else one per
             physical core.
-        channels_last: store images and kernels as NHWC; `auto` does so except on MPS, where nothing is gained.
-        gradient_checkpointing: do not keep the activations of trainable stages; compute them a second time in the
+        channels_last: Store images and kernels as NHWC; `auto` does so except on MPS, where nothing is gained.
+        gradient_checkpointing: Do not keep the activations of trainable stages; compute them a second time in the
             backward pass. It takes less memory and more time, and the gradients are the same. Not with `compile`.
-        compile: use torch.compile; the first steps then take a minute, and the keys of the state_dict stay the same.
-        max_epochs: total number of epochs, including those before a resume.
-        max_steps: total number of optimizer steps; -1 sets no limit.
-        max_time: stop after this time, "DD:HH:MM:SS"; it includes the time before a resume.
-        gradient_clip_norm: largest norm of all gradients together.
-        accumulate_grad_batches: batches per optimizer step.
-        check_val_every_n_epoch: epochs between validations; the step at which `max_steps` or `max_time` ends training
+        compile: Use torch.compile; the first steps then take a minute, and the keys of the state_dict stay the same.
+        max_epochs: Total number of epochs, including those before a resume.
+        max_steps: Total number of optimizer steps; -1 sets no limit.
+        max_time: Stop after this time, "DD:HH:MM:SS"; it includes the time before a resume.
+        gradient_clip_norm: Largest norm of all gradients together.
+        accumulate_grad_batches: Batches per optimizer step.
+        check_val_every_n_epoch: Epochs between validations; the step at which `max_steps` or `max_time` ends training
             is validated in any epoch.
-        val_check_interval: fraction of an epoch, or number of optimizer steps, between validations within an epoch; the
+        val_check_interval: Fraction of an epoch, or number of optimizer steps, between validations within an epoch; the
             end of an epoch is a validation too.
-        limit_train_batches: training batches per epoch, as a count or a fraction.
-        limit_val_batches: validation batches, as a count or a fraction; fewer than all are a stratified sample of the
+        limit_train_batches: Training batches per epoch, as a count or a fraction.
+        limit_val_batches: Validation batches, as a count or a fraction; fewer than all are a stratified sample of the
             images, a function of the seed.
         limit_test_batches: test batches, with the same sampling.
-        log_every_n_steps: steps between the values that are logged by step, such as the learning rate.
-        deterministic: refuse (`strict`) or report (`warn`) operations without a deterministic implementation.
-        on_oom: out of memory, `stop` with an error, or `halve` the batch, double the accumulation and continue from the
+        log_every_n_steps: Steps between the values that are logged by step, such as the learning rate.
+        deterministic: Refuse (`strict`) or report (`warn`) operations without a deterministic implementation.
+        on_oom: Out of memory, `stop` with an error, or `halve` the batch, double the accumulation and continue from the
             last checkpoint.
-        detect_anomaly: stop with a traceback at the first NaN in a backward pass; slow.
-        profiler: a profiler of Lightning; its report goes to the run directory.
+        detect_anomaly: Stop with a traceback at the first NaN in a backward pass; slow.
+        profiler: A profiler of Lightning; its report goes to the run directory.
 
     Raises:
-        UserError: two options exclude each other, or a value trains nothing.
+        UserError: Two options exclude each other, or a value trains nothing.
     """
 
     accelerator: Accelerator = "auto"
@@ -80,7 +80,7 @@ class TrainerOptions:
     channels_last: Literal["auto"] | bool = "auto"
     gradient_checkpointing: bool = False
     compile: bool = False
-    max_epochs: Annotated[int, Field(ge=1)] = 10
+    max_epochs: Annotated[int, Field(ge=1)] = 30
     max_steps: Annotated[int, Field(ge=-1)] = -1
     max_time: str | None = None
     gradient_clip_norm: Annotated[float, Field(gt=0)] | None = None
@@ -127,7 +127,7 @@ def check_hardware(options: TrainerOptions) -> Literal["cpu", "gpu", "mps"]:
     """Check that this machine can train with some options; return the accelerator.
 
     Raises:
-        UserError: the accelerator is not available, or does not fit the other options.
+        UserError: The accelerator is not available, or does not fit the other options.
     """
     accelerator = resolve_accelerator(options.accelerator)
     check_devices(accelerator, options.devices, options.num_nodes, options.sync_batchnorm)
@@ -138,7 +138,7 @@ def apply_hardware_settings(options: TrainerOptions) -> Literal["cpu", "gpu", "m
     """Set threads, memory allocation and the precision of matrix products in this process; return the accelerator.
 
     Raises:
-        UserError: the accelerator is not available, or does not fit the other options.
+        UserError: The accelerator is not available, or does not fit the other options.
     """
     use_threads(options.threads)
     accelerator = check_hardware(options)
@@ -156,13 +156,13 @@ def make_trainer(
     """Make the trainer.
 
     Args:
-        options: the keys of the `trainer` section.
-        callbacks: the callbacks.
-        loggers: the loggers.
-        folder: the run directory.
+        options: The keys of the `trainer` section.
+        callbacks: The callbacks.
+        loggers: The loggers.
+        folder: The run directory.
 
     Raises:
-        UserError: the accelerator is not available, or does not fit the other options.
+        UserError: The accelerator is not available, or does not fit the other options.
     """
     # Imported here: the options above are all that a prediction needs, and Lightning takes seconds.
     import lightning as L

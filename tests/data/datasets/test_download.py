@@ -95,7 +95,7 @@ def test_each_reason_is_reported_once(server: Server) -> None:
 
 
 def test_a_silent_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opsin.data.datasets.download._TIMEOUT", 0.1)
+    monkeypatch.setattr("opsin.data.datasets.download._READ_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"http://127.0.0.1:{mute.getsockname()[1]}/"
         with pytest.raises(DownloadError, match=r"timed out$"):

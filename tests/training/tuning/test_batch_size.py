@@ -194,7 +194,7 @@ def test_waiting_for_the_first_process_has_a_time_limit(composed, monkeypatch: p
     config = composed("datamodule.batch_size=auto")
     plan, data, _ = trials(config)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.setattr(batch_size, "PATIENCE", 0.1)
+    monkeypatch.setattr(batch_size, "PATIENCE_S", 0.1)
     with pytest.raises(UserError, match="wrote no number"):
         batch_size.resolve_batch_size(config, plan, data, build.loss(plan, data))
 
@@ -224,7 +224,7 @@ def test_batch_sizes_that_run_out_of_memory_do_not_fit(composed, monkeypatch: py
 
 
 def test_throughput_is_measured_by_real_steps(composed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opsin.training.tuning.batch_size.ENOUGH", 0.02)
+    monkeypatch.setattr("opsin.training.tuning.batch_size.ENOUGH_S", 0.02)
     _, _, steps = trials(composed())
     rates = measure_throughput(steps, [16, 32], seconds=30)
     assert set(rates) == {16, 32}

@@ -53,13 +53,13 @@ def test_short_curves_give_a_suggestion() -> None:
 
 @pytest.fixture
 def tested(tmp_path: Path):
-    def tested(*words: str, **options: float) -> RangeTest:
+    def tested(*words: str, lowest: float = 1e-7, highest: float = 10.0) -> RangeTest:
         quick = ["model=mlp", "trainer=cpu", f"data_dir={tmp_path}", "datamodule.batch_size=64"]
         plan = make_plan(compose([*quick, *words], tmp_path / "run"))
         data = build.data(plan)
         data.setup("fit")
         trials = TrialSteps(plan, data, build.loss(plan, data), tmp_path / "run")
-        return range_test(plan, data, trials, steps=60, **options)
+        return range_test(plan, data, trials, steps=60, lowest=lowest, highest=highest)
 
     return tested
 

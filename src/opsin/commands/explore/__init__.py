@@ -12,9 +12,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Serve the page until Ctrl-C."""
     parser = command_parser("explore")
     parser.add_argument(
-        "--outputs", type=user_path, default=Path(OUTPUT_DIR), help="the folder of runs (default: outputs)"
+        "--outputs", type=user_path, default=Path(OUTPUT_DIR), help="the folder of runs (default: %(default)s)"
     )
-    parser.add_argument("--port", type=int, default=7860, help="on 127.0.0.1 (default: 7860; 0: any free port)")
+    parser.add_argument("--port", type=int, default=7860, help="on 127.0.0.1 (default: %(default)s; 0: any free port)")
     parser.add_argument("--data-dir", metavar="FOLDER", help="the folder of the datasets (default: data)")
     options = parser.parse_intermixed_args(arguments)
     from opsin.commands.explore.server import serve

@@ -7,8 +7,8 @@ import gradio as gr
 import numpy as np
 import torch
 
-from opsin.commands.explore.messages import error_area, shows_errors
 from opsin.commands.explore.models import OpenModel, RunModels
+from opsin.commands.explore.outputs import error_area, picture_area, shows_errors
 from opsin.commands.explore.pickers import ONE_AT_A_TIME, ImageChoice, ModelAndImagePicker, selected_image
 from opsin.interpretability.attribution import METHODS, attribute
 from opsin.interpretability.faithfulness import compare_with_random
@@ -98,20 +98,8 @@ def build(models: RunModels, tab: gr.Tab) -> None:
             error = error_area()
             label = gr.Label(num_top_classes=5, label="Probabilities")
             with gr.Row():
-                seen = gr.Image(
-                    label="Input of the network",
-                    format="png",
-                    buttons=["fullscreen"],
-                    elem_classes="picture",
-                    min_width=200,
-                )
-                over = gr.Image(
-                    label="Evidence for the class",
-                    format="png",
-                    buttons=["fullscreen"],
-                    elem_classes="picture",
-                    min_width=200,
-                )
+                seen = picture_area("Input of the network", min_width=200)
+                over = picture_area("Evidence for the class", min_width=200)
             about = gr.HTML(js_on_load=None)
             check_button = gr.Button("Is this map faithful?")
             scores = gr.HTML(js_on_load=None)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from opsin.commands.explore.convolution_steps import CUSTOM
 from opsin.commands.explore.image_picker import connect, image_picker
-from opsin.commands.explore.messages import error_area, shows_errors
+from opsin.commands.explore.outputs import error_area, picture_area, shows_errors
 from opsin.commands.explore.uploads import read_upload
 from opsin.interpretability.convolution.convolution import KERNELS, convolve, parse_kernel, pool, worked_size
 from opsin.interpretability.convolution.gabor import gabor, gabor_bank, magnitude, responses
@@ -136,12 +136,8 @@ def build_kernels(data_dir: str | None) -> None:
         with gr.Column(scale=2, min_width=280):
             error = error_area()
             sizes = gr.HTML(js_on_load=None)
-            result = gr.Image(
-                label="Response of the kernel", format="png", buttons=["fullscreen"], elem_classes="picture"
-            )
-            before = gr.Image(
-                label="The image in grayscale", format="png", buttons=["fullscreen"], elem_classes="picture"
-            )
+            result = picture_area("Response of the kernel")
+            before = picture_area("The image in grayscale")
     inputs = [name, upload, weights, stride, padding, dilation, pooling, size]
     named.input(
         lambda chosen: matrix_text(KERNELS[chosen]) if chosen in KERNELS else gr.skip(),
@@ -169,13 +165,9 @@ def build_gabor(data_dir: str | None) -> None:
             show_bank = gr.Button("Show a filter bank")
         with gr.Column(scale=2, min_width=280):
             error = error_area()
-            filter_ = gr.Image(label="The filter", format="png", buttons=["fullscreen"], elem_classes="picture")
-            magnitudes = gr.Image(
-                label="Magnitude of the response", format="png", buttons=["fullscreen"], elem_classes="picture"
-            )
-            bank = gr.Image(
-                label="Responses of a filter bank", format="png", buttons=["fullscreen"], elem_classes="picture"
-            )
+            filter_ = picture_area("The filter")
+            magnitudes = picture_area("Magnitude of the response")
+            bank = picture_area("Responses of a filter bank")
     connect(
         lambda *values: gabor_response(data_dir, *values),
         zone,

@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from opsin.commands.explore.messages import error_area, shows_errors
+from opsin.commands.explore.outputs import error_area, shows_errors
 from opsin.commands.explore.step_drawing import OPERATIONS, Layer, Operation, draw
 from opsin.interpretability.convolution.convolution import KERNELS
 from opsin.interpretability.convolution.dataset_images import DATASETS, dataset_image

@@ -6,8 +6,8 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from opsin.commands.explore.messages import error_area, shows_errors
 from opsin.commands.explore.models import OpenModel, RunModels
+from opsin.commands.explore.outputs import error_area, picture_area, shows_errors
 from opsin.commands.explore.pickers import ONE_AT_A_TIME, ImageChoice, ModelAndImagePicker, selected_image
 from opsin.errors import UserError
 from opsin.interpretability.activations import activations, layers
@@ -106,15 +106,11 @@ def build(models: RunModels, tab: gr.Tab) -> None:
                 visualize = gr.Button("Visualize filters")
         with gr.Column(scale=2, min_width=280):
             error = error_area()
-            maps = gr.Image(label="Activations", format="png", buttons=["fullscreen"], elem_classes="picture")
+            maps = picture_area("Activations")
             maps_text = gr.HTML(js_on_load=None)
-            filters = gr.Image(
-                label="Feature visualization", format="png", buttons=["fullscreen"], elem_classes="picture"
-            )
+            filters = picture_area("Feature visualization")
             filters_text = gr.HTML(js_on_load=None)
-            kernels = gr.Image(
-                label="Kernels of the first layer", format="png", buttons=["fullscreen"], elem_classes="picture"
-            )
+            kernels = picture_area("Kernels of the first layer")
             kernels_text = gr.HTML(js_on_load=None)
 
     @shows_errors(None, "")
@@ -127,21 +123,7 @@ def build(models: RunModels, tab: gr.Tab) -> None:
 
     @shows_errors(gr.skip(), gr.skip(), None, "", None, "")
     def show_model(name: str) -> tuple[Any, ...]:
-        model = models.open(name)
-        try:
-            picture, text = kernel_picture(model)
-        except UserError as error:  # the network has no convolution, but has other features
-            picture, text = None, str(error)
-        names = list(layers(model.trained_model.network))
-        stages = model.stages
-        return (
-            gr.Dropdown(names, value=stages[0]),
-            gr.Dropdown(stages, value=stages[-1]),
-            picture,
-            _caption(text),
-            None,
-            "",
-        )
+        return (*_choices_and_kernels(models.open(name)), None, "")
 
     @shows_errors(None, "")
     def show_filters(
@@ -169,6 +151,16 @@ def build(models: RunModels, tab: gr.Tab) -> None:
     visualize.click(
         show_filters, [picker.name, stage, first, count, recipe], [error, filters, filters_text], **ONE_AT_A_TIME
     )
+
+
+def _choices_and_kernels(model: OpenModel) -> tuple[gr.Dropdown, gr.Dropdown, Pixels | None, str]:
+    """Return the layers and the stages of a model to choose from, its first kernels, and their caption."""
+    try:
+        picture, text = kernel_picture(model)
+    except UserError as error:  # the network has no convolution, but has other features
+        picture, text = None, str(error)
+    names, stages = list(layers(model.trained_model.network)), model.stages
+    return gr.Dropdown(names, value=stages[0]), gr.Dropdown(stages, value=stages[-1]), picture, _caption(text)
 
 
 def _caption(text: str) -> str:

@@ -75,9 +75,9 @@ class OpenModel:
         Args:
             position: Any number, taken modulo the number of images.
         """
-        part = self.validation
-        position %= len(part)
-        return part.read(np.array([position]))[0], int(part.targets[position])
+        subset = self.validation
+        position %= len(subset)
+        return subset.read(np.array([position]))[0], int(subset.targets[position])
 
     def inputs(self, pixels: Pixels) -> Tensor:
         """Return the network's input `(N, C, H, W)` for pixels, uint8 `(N, H, W, C)`."""

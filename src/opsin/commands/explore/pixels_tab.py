@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from opsin.commands.explore.image_picker import connect, image_picker
-from opsin.commands.explore.messages import error_area, shows_errors
+from opsin.commands.explore.outputs import error_area, picture_area, shows_errors
 from opsin.commands.explore.uploads import check_upload
 from opsin.data.types import BadImage
 from opsin.errors import UserError
@@ -130,7 +130,7 @@ def build(data_dir: str | None) -> None:
                 label="Click a pixel", format="png", buttons=[], interactive=False, elem_classes="picture"
             )
             text = gr.HTML(js_on_load=None)
-            channels = gr.Image(label="Channels", format="png", buttons=["fullscreen"], elem_classes="picture")
+            channels = picture_area("Channels")
     sizes = gr.State((1, 1, 1, 1))
 
     @shows_errors(None, None, None, gr.skip())

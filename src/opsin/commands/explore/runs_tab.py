@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from opsin.commands.explore.messages import error_area, shows_errors
 from opsin.commands.explore.models import RunModels
+from opsin.commands.explore.outputs import error_area, shows_errors
 from opsin.errors import UserError
 from opsin.evaluation.comparison.columns import columns
 from opsin.evaluation.comparison.leaderboard import Leaderboard, leaderboard
@@ -17,7 +17,7 @@ from opsin.evaluation.comparison.row_names import shortened_names
 from opsin.evaluation.comparison.run_records import RunRecord, read_record
 from opsin.runs.directory import RunDirectory
 from opsin.runs.home import real_path
-from opsin.runs.metric_registry import metric_names
+from opsin.runs.metric_registry import RANKING_METRIC, metric_names
 from opsin.runs.metrics_csv import measured
 from opsin.runs.quoting import opsin_command
 from opsin.visualization.charts import Series, line_chart
@@ -41,9 +41,8 @@ def report_file(models: RunModels, name: str) -> Path | None:
 
 
 def _report_of(run: RunDirectory) -> Path | None:
-    report = run.path / "report.html"
-    inside = real_path(report).is_relative_to(real_path(run.path))  # a symbolic link can point anywhere
-    return report if report.is_file() and inside else None
+    inside = real_path(run.report).is_relative_to(real_path(run.path))  # a symbolic link can point anywhere
+    return run.report if run.report.is_file() and inside else None
 
 
 def runs_html(models: RunModels, metric: str) -> tuple[str, str]:
@@ -123,7 +122,7 @@ def _html_area() -> gr.HTML:
 def build(models: RunModels, tab: gr.Tab) -> None:
     """Build the tab; it is updated whenever it is opened."""
     with gr.Row():
-        metric = gr.Dropdown(metric_names(("test", "val")), value="test/acc", label="Ranked by", scale=2)
+        metric = gr.Dropdown(metric_names(("test", "val")), value=RANKING_METRIC, label="Ranked by", scale=2)
         refresh = gr.Button("Refresh", scale=1, min_width=100)
     error = error_area()
     table, curves = _html_area(), _html_area()

@@ -166,9 +166,9 @@ def _duplicates(source: ModelAndImages, count: int) -> Iterator[Output]:
     pictures, captions = [], []
     for pair in found[: 2 * count]:
         for split, row in ((pair.split_a, pair.i), (pair.split_b, pair.j)):
-            part = images.subset(split)
-            pictures.append(part.read(np.array([row]))[0])
-            captions.append(f"{split} {row}, {images.classes[part.targets[row]]}\nsimilarity {pair.similarity:.3f}")
+            subset = images.subset(split)
+            pictures.append(subset.read(np.array([row]))[0])
+            captions.append(f"{split} {row}, {images.classes[subset.targets[row]]}\nsimilarity {pair.similarity:.3f}")
     title = "near-duplicates across splits"
     picture = grid(pictures, columns=8, side=112, captions=captions, title=title)
     yield Output("errors_duplicates", picture, lines, [_duplicate_row(images, pair) for pair in found])
@@ -188,8 +188,8 @@ def _duplicate_row(images: InputImages, pair: Duplicate) -> dict[str, object]:
     }
 
 
-def _thumbnails(part: Subset) -> Pixels:
-    side = min(THUMBNAIL, *part.read(np.array([0])).shape[1:3]) if len(part) else THUMBNAIL
-    rows = np.arange(len(part))
-    blocks = [thumbnails(part.read(rows[first : first + BLOCK]), side) for first in range(0, len(part), BLOCK)]
+def _thumbnails(subset: Subset) -> Pixels:
+    side = min(THUMBNAIL, *subset.read(np.array([0])).shape[1:3]) if len(subset) else THUMBNAIL
+    rows = np.arange(len(subset))
+    blocks = [thumbnails(subset.read(rows[first : first + BLOCK]), side) for first in range(0, len(subset), BLOCK)]
     return np.concatenate(blocks) if blocks else np.empty((0, side, side, 1), np.uint8)

@@ -26,9 +26,9 @@ def predictions_grid(
     """
     positions = predictions.positions[rows]
     order = np.argsort(positions)
-    part = source.images.subset(predictions.split)
-    check_positions(positions, predictions.split, len(part))
-    read = part.read(positions[order])
+    subset = source.images.subset(predictions.split)
+    check_positions(positions, predictions.split, len(subset))
+    read = subset.read(positions[order])
     pixels = np.empty_like(read)
     pixels[order] = read
     kind = _kind(suggested)

@@ -75,17 +75,9 @@ def interpret(
         UserError: There is no such network, image or stage, a given option has no effect, or the folder is not
             writable.
     """
-    if unknown := [kind for kind in what if kind not in KINDS]:
-        raise UserError(f"--what must be one of {', '.join(KINDS)}, got {unknown[0]}{did_you_mean(unknown[0], KINDS)}")
     options = {"count": count, "images": images or None, "data": words or None, **ascent, **errors}
-    _check_options(what, options, stage)
+    _check_options(what, options, stage, checkpoint)
     count = COUNT if count is None else count
-    if count < 1:
-        raise UserError(f"--count must be at least 1, got {count}")
-    if "errors" in what and checkpoint != "best":
-        raise UserError(
-            f"--checkpoint {checkpoint}: --what errors reads the saved predictions, which are of the best epoch"
-        )
     source = open_model_and_images(name, words, images, checkpoint)
     if (given := len(source.files)) > count:
         yield f"--images: the first {count} of {given:,} images are used; --count {given} uses all of them"
@@ -107,12 +99,14 @@ def interpret(
         yield f"also in TensorBoard, in the tab IMAGES, as interpret/...: {writer.log_dir}"
 
 
-def _check_options(what: Sequence[str], given: Mapping[str, Any], stage: str | None) -> None:
-    """Check that each given option has an effect; the options of `given` are None if they are not given.
+def _check_options(what: Sequence[str], given: Mapping[str, Any], stage: str | None, checkpoint: str) -> None:
+    """Check the kinds, and that each given option has an effect; the options of `given` are None if they are not given.
 
     Raises:
-        UserError: No kind uses a given option, or a kind does not use the stage.
+        UserError: A kind does not exist, no kind uses a given option, or a kind does not use the stage or checkpoint.
     """
+    if unknown := [kind for kind in what if kind not in KINDS]:
+        raise UserError(f"--what must be one of {', '.join(KINDS)}, got {unknown[0]}{did_you_mean(unknown[0], KINDS)}")
     for option, value in given.items():
         kinds = KINDS_OF_OPTION[option]
         if value is not None and not set(kinds) & set(what):
@@ -126,6 +120,12 @@ def _check_options(what: Sequence[str], given: Mapping[str, Any], stage: str | N
     if stage is not None and (without := [kind for kind in what if kind not in KINDS_WITH_STAGE]):
         raise UserError(
             f"--stage {stage} cannot be used with --what {without[0]}, only with {', '.join(KINDS_WITH_STAGE)}"
+        )
+    if given["count"] is not None and given["count"] < 1:
+        raise UserError(f"--count must be at least 1, got {given['count']}")
+    if "errors" in what and checkpoint != "best":
+        raise UserError(
+            f"--checkpoint {checkpoint}: --what errors reads the saved predictions, which are of the best epoch"
         )
 
 
@@ -175,5 +175,5 @@ def _folder(name: str) -> Path:
 def _writer(run: RunDirectory, folder: Path) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
-    place = run.path / "tensorboard" if run.config.is_file() else folder
+    place = run.tensorboard if run.config.is_file() else folder
     return SummaryWriter(str(place))

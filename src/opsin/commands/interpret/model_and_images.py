@@ -92,16 +92,16 @@ class ModelAndImages:
 
     def validation(self, count: int) -> ImageBatch:
         """Return validation images of each class in turn; the first images if there are no classes."""
-        part = self.images.subset("val" if self.images.classes else "all")
-        shuffled = np.random.default_rng(0).permutation(len(part)) if self.images.classes else np.arange(len(part))
-        targets = part.targets[shuffled]
-        turn = np.zeros(len(part), np.int64)
+        subset = self.images.subset("val" if self.images.classes else "all")
+        shuffled = np.random.default_rng(0).permutation(len(subset)) if self.images.classes else np.arange(len(subset))
+        targets = subset.targets[shuffled]
+        turn = np.zeros(len(subset), np.int64)
         for label in np.unique(targets):
             turn[targets == label] = np.arange((targets == label).sum())
         chosen = shuffled[np.lexsort((targets, turn))][:count]
-        names = tuple(Path(part.locate(int(position))).name for position in chosen)
+        names = tuple(Path(subset.locate(int(position))).name for position in chosen)
         known = self.images.classes and tuple(self.images.classes) == tuple(self.trained_model.classes or ())
-        return ImageBatch(part.read(chosen), part.targets[chosen] if known else None, names)
+        return ImageBatch(subset.read(chosen), subset.targets[chosen] if known else None, names)
 
     def input(self, pixels: NDArray[np.uint8]) -> Tensor:
         """Return the preprocessed input of the network for pixels `(N, H, W, C)`."""

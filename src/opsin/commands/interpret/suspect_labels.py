@@ -79,23 +79,23 @@ def _cross_validated(source: ModelAndImages, most: int) -> _CrossValidated:
     images, start = source.images, time.monotonic()
     whole = images.subset("train")
     positions = _sample(whole, most)
-    part, trained_model = whole.choose(positions, whole.origin), source.trained_model
-    outputs = trained_model.outputs(part, trained_model.extractor(images.trainer), images.cache_dir)
-    vectors = outputs.read(np.arange(len(part)), 0).astype(np.float32)
-    probabilities = np.full((len(part), len(images.classes)), MIN_PROBABILITY)
-    found = out_of_fold_probabilities(vectors, part.targets)
+    subset, trained_model = whole.choose(positions, whole.origin), source.trained_model
+    outputs = trained_model.outputs(subset, trained_model.extractor(images.trainer), images.cache_dir)
+    vectors = outputs.read(np.arange(len(subset)), 0).astype(np.float32)
+    probabilities = np.full((len(subset), len(images.classes)), MIN_PROBABILITY)
+    found = out_of_fold_probabilities(vectors, subset.targets)
     probabilities[:, : found.shape[1]] = found.clip(MIN_PROBABILITY)
     predictions = Predictions(
         "train",
         images.classes,
         np.log(probabilities).astype(np.float32),
-        part.targets,
+        subset.targets,
         positions,
-        tuple(part.locate(row) for row in range(len(part))),
-        part.identity,
+        tuple(subset.locate(row) for row in range(len(subset))),
+        subset.identity,
     )
     line = (
-        f"train: {len(part):,} of {len(whole):,} images, predicted by a cross-validated logistic regression on the "
+        f"train: {len(subset):,} of {len(whole):,} images, predicted by a cross-validated logistic regression on the "
         f"network's embeddings: {predictions.correct.mean():.1%} agree with their label "
         f"({time.monotonic() - start:.0f} s)"
     )

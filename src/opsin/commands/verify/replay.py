@@ -147,7 +147,7 @@ def _train(stretch: Stretch, plan: RunPlan, opened: OpenedRun, settings: Setting
     callbacks.append(saving := _SaveAt(stretch.end.step, file))
     trainer = make_trainer(plan.trainer, callbacks=callbacks, loggers=[], folder=file.parent)
     distillation = teacher.distillation(plan, data, network, trainer)
-    plan.feature_cache.serve(data, network, freezing.never_trained, trainer)
+    plan.feature_cache.apply(data, network, freezing.never_trained, trainer)
     classifier = build.classifier(plan, data, network, loss, {}, distillation)
     with contextlib.suppress(_ReachedError):
         try:

@@ -23,7 +23,7 @@ from opsin.runs.home import user_path
 
 _LOG = logging.getLogger(__name__)
 _SPARE = 64 * 2**20  # bytes to leave free on the disk
-_PATIENCE = 1.0  # seconds after which waiting for a lock is worth a message
+_PATIENCE_S = 1.0  # seconds after which waiting for a lock is worth a message
 # Touched pages of a memory-mapped file count as memory of this process. Above this size each row is read with a
 # system call instead, from the same page cache: as fast for large rows, and memory use stays constant.
 _MAPPED_AT_MOST = 256 * 2**20
@@ -106,7 +106,7 @@ def build_lock(folder: Path, work: str) -> Iterator[None]:
     """
     lock = _lock(folder)
     try:
-        lock.acquire(timeout=_PATIENCE)
+        lock.acquire(timeout=_PATIENCE_S)
     except Timeout:
         _LOG.info("waiting for another process that %s in %s", work, folder)
         lock.acquire()

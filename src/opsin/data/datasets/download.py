@@ -14,7 +14,7 @@ from opsin.runs.rich_console import TerminalConsole
 
 _LOG = logging.getLogger(__name__)
 _ROUNDS = 2  # attempts with each mirror
-_TIMEOUT = 15.0  # seconds without a byte
+_READ_S = 15.0  # seconds without a byte
 
 
 class MissingData(UserError):  # noqa: N818 - names the state of a dataset
@@ -54,7 +54,7 @@ def fetch(mirrors: Sequence[str], name: str, md5: str) -> bytes:
 
 def _fetch(url: str) -> bytes:
     request = urllib.request.Request(url, headers={"User-Agent": "opsin"})
-    with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+    with urllib.request.urlopen(request, timeout=_READ_S) as response:
         total = int(response.headers.get("Content-Length") or 0)
         console = TerminalConsole(stderr=True)
         with wrap_file(

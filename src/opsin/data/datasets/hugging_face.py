@@ -16,7 +16,7 @@ from opsin.runs.home import user_path
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_TIMEOUT = 10.0  # seconds
+_CONNECT_S = 10.0  # seconds
 
 
 def hugging_face(
@@ -92,7 +92,7 @@ def _hub_problem() -> str:
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set."
     try:
-        get_session().head(constants.ENDPOINT, timeout=_TIMEOUT)
+        get_session().head(constants.ENDPOINT, timeout=_CONNECT_S)
     except Exception as error:  # the HTTP client below changes
         return f"{constants.ENDPOINT} cannot be reached: {_first_line(error)}"
     return ""

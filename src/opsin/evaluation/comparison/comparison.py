@@ -15,6 +15,7 @@ from opsin.evaluation.comparison.row_names import UNNAMED_GROUPS
 from opsin.evaluation.comparison.run_records import RunRecord, collect, with_tags
 from opsin.evaluation.confidence_intervals import Interval
 from opsin.runs.flat_keys import flat_scalars
+from opsin.runs.metric_registry import RANKING_METRIC
 from opsin.runs.result import ROUNDING_SETTINGS
 
 ENVIRONMENT = (
@@ -109,7 +110,7 @@ class Comparison:
         }
 
 
-def compare(paths: Sequence[str | Path], metric: str = "test/acc", tags: Sequence[str] = ()) -> Comparison:
+def compare(paths: Sequence[str | Path], metric: str = RANKING_METRIC, tags: Sequence[str] = ()) -> Comparison:
     """Compare runs.
 
     Args:

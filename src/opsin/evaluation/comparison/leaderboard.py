@@ -11,6 +11,7 @@ from opsin.evaluation.comparison.run_records import RunRecord, read_record
 from opsin.evaluation.confidence_intervals import Interval, interval_over_runs
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import (
+    RANKING_METRIC,
     higher_is_better,
     metric_names,
     register_recorded,
@@ -180,7 +181,7 @@ class Leaderboard:
         )
 
 
-def leaderboard(runs: Iterable[RunDirectory | RunRecord], metric: str = "test/acc") -> Leaderboard:
+def leaderboard(runs: Iterable[RunDirectory | RunRecord], metric: str = RANKING_METRIC) -> Leaderboard:
     """Rank runs by a metric.
 
     Args:

@@ -178,7 +178,6 @@ def _data_uri(image: Pixels) -> str:
 
 def _report_link(run: RunDirectory, file: Path) -> str:
     """Return the link from the page to the report of a run; empty if the run has no report."""
-    report = run.path / "report.html"
-    if not report.is_file():
+    if not run.report.is_file():
         return ""
-    return quote(Path(os.path.relpath(report, file.parent.resolve())).as_posix())
+    return quote(Path(os.path.relpath(run.report, file.parent.resolve())).as_posix())

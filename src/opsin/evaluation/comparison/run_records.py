@@ -144,8 +144,9 @@ def _runs(folder: Path) -> list[RunDirectory]:
     runs = []
     for root, folders, files in os.walk(folder):
         folders.sort()
-        if {"config.yaml", "result.json", "error.txt"} & set(files):
-            runs.append(RunDirectory(Path(root)))
+        run = RunDirectory(Path(root))
+        if {run.config.name, run.result.name, run.error.name} & set(files):
+            runs.append(run)
             folders.clear()  # folders inside a run belong to the run
     return runs
 

@@ -20,8 +20,8 @@ MAX_PNG = 12_000
 FORMATS = ("PNG", "WEBP")
 """Formats of the images in a run. Pillow has more: for EPS it starts Ghostscript, which runs the file as a program."""
 
-INDEX_FILE = "pictures.json"
-"""Name of the file that lists the images."""
+FOLDER, INDEX_FILE = "pictures", "pictures.json"
+"""Folder of the images in a run, and the file in it that lists them."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,12 @@ class Pictures:
 
 def pictures_folder(run: RunDirectory) -> Path:
     """Return the folder to which the images of a run are written."""
-    return run.out / "pictures"
+    return run.out / FOLDER
 
 
 def index_file(run: RunDirectory) -> Path:
     """Return the path of the file that lists the images, next to them."""
-    return run.find(f"pictures/{INDEX_FILE}")
+    return run.find(f"{FOLDER}/{INDEX_FILE}")
 
 
 def read_pictures(run: RunDirectory) -> Pictures | None:

@@ -11,7 +11,7 @@ from opsin.models.pretrained.heads import HEAD_ARGUMENTS, Backbone, Head, HeadKi
 from opsin.models.pretrained.regroup import regroup
 from opsin.models.pretrained.timm_parts import timm_parts
 from opsin.models.weights import (
-    CONNECT_SECONDS,
+    CONNECT_S,
     KINDS,
     PackagedFile,
     StateDict,
@@ -214,7 +214,7 @@ def _trouble_with_the_hub() -> str | None:
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:
-        get_session().head(constants.ENDPOINT, timeout=CONNECT_SECONDS)
+        get_session().head(constants.ENDPOINT, timeout=CONNECT_S)
     except Exception as error:  # depends on its HTTP client
         return f"{type(error).__name__}: {error}"
     return None

@@ -123,7 +123,6 @@ KERNELS: tuple[tuple[str, Kernels, Kernels], ...] = (
 )
 """Kernels that take the place of a larger one, which is first."""
 
-
 HEADER = (
     "network",
     "`model=`",

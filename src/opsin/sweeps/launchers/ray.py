@@ -188,7 +188,7 @@ class RayHandle:
 
     @property
     def is_queued(self) -> bool:
-        """Return whether the job waits for an actor."""
+        """Whether the job waits for an actor."""
         return self._end is None and self._exit is None and not self._killed
 
     def poll(self) -> Exit | None:

@@ -19,7 +19,7 @@ class BatchImages(TensorBoardCallback):
     If batches hold cached features, it shows the images of those features.
 
     Args:
-        count: number of images.
+        count: Number of images.
     """
 
     def __init__(self, count: Count = 16) -> None:
@@ -40,9 +40,9 @@ def batch_picture(batch: Batch, data: ImageDataModule, count: int) -> Pixels:
     """Return images of a training batch in a grid.
 
     Args:
-        batch: the batch as the network gets it.
-        data: the datamodule of the batch.
-        count: largest number of images.
+        batch: The batch as the network gets it.
+        data: The datamodule of the batch.
+        count: Largest number of images.
     """
     if batch.features_of is None:
         pixels, title = as_pixels(batch.images[:count], data.preprocess), "First batch, as the network gets it"

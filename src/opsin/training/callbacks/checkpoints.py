@@ -45,19 +45,19 @@ class Checkpoints(EpochCallback):
     from which a run resumes.
 
     Args:
-        monitor: metric that selects the best epoch.
-        every_n_steps: optimizer steps between checkpoints within an epoch; null writes none.
-        every_minutes: minutes between checkpoints within an epoch; null writes none.
-        run: the run directory.
+        monitor: Metric that selects the best epoch.
+        every_n_steps: Optimizer steps between checkpoints within an epoch; null writes none.
+        every_minutes: Minutes between checkpoints within an epoch; null writes none.
+        run: The run directory.
 
     Attributes:
-        best_value: best value of `monitor` so far; None before the first epoch.
-        best_epoch: number of epochs after which the best value was measured; not a whole number if it was
+        best_value: Best value of `monitor` so far; None before the first epoch.
+        best_epoch: Number of epochs after which the best value was measured; not a whole number if it was
             measured within an epoch.
-        best_step: number of optimizer steps at that moment.
-        best_metrics: all metrics measured with it.
-        best_confusion: confusion matrices `(C, C)` of the splits measured at that moment, if the module has them.
-        epochs: number of epochs at the last checkpoint.
+        best_step: Number of optimizer steps at that moment.
+        best_metrics: All metrics measured with it.
+        best_confusion: Confusion matrices `(C, C)` of the splits measured at that moment, if the module has them.
+        epochs: Number of epochs at the last checkpoint.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Checkpoints(EpochCallback):
         """Check that there is a best checkpoint to test, and delete `step.ckpt`: `last.ckpt` is newer.
 
         Raises:
-            UserError: the monitored metric was never finite, or never measured.
+            UserError: The monitored metric was never finite, or never measured.
         """
         if self.best_value is None:
             last = trainer.callback_metrics.get(self.monitor)

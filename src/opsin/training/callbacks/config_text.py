@@ -10,7 +10,7 @@ class ConfigText(TensorBoardCallback):
     """Show `config.yaml`, `overrides.yaml` and `model.txt` of the run in the TEXT tab, if they exist.
 
     Args:
-        run: the run directory.
+        run: The run directory.
     """
 
     def __init__(self, *, run: RunDirectory) -> None:
@@ -20,7 +20,6 @@ class ConfigText(TensorBoardCallback):
         """Write the texts; a resumed run may have new values."""
         if (board := self.board(trainer)) is None:
             return
-        for name in ("config.yaml", "overrides.yaml", "model.txt"):
-            file = self.run.path / name
+        for file in (self.run.config, self.run.overrides, self.run.network_table):
             if file.is_file() and (text := file.read_text(encoding="utf-8").strip()) not in ("", "[]"):
                 board.experiment.add_text(file.stem, f"```\n{text}\n```", trainer.global_step)

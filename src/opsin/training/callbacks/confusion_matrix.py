@@ -15,6 +15,7 @@ from opsin.visualization.images import INK, PAPER, Pixels, colorize, fit_text, f
 TAG = "pictures/confusion"
 _MATRIX, _LARGEST, _SMALLEST = 300, 48, 5
 """Sizes in pixels: side of the matrix, largest and smallest side of a cell."""
+
 _CROWDED = 560
 """Side in pixels of a matrix whose cells are too small for numbers."""
 _FOR_NUMBERS, _FOR_NAMES = 26, 12
@@ -45,8 +46,8 @@ def confusion_picture(confusion: NDArray[np.int64], classes: Sequence[str]) -> P
     Cells have numbers if they fit; rows have names, or as many names as are legible.
 
     Args:
-        confusion: counts `(C, C)`, true classes in rows.
-        classes: names of the classes.
+        confusion: Counts `(C, C)`, true classes in rows.
+        classes: Names of the classes.
     """
     number = len(classes)
     cell = min(_MATRIX // number, _LARGEST)

@@ -25,13 +25,13 @@ class EarlyStopping(MeasuredHook, LightningEarlyStopping):
     Validations within an epoch count for metrics of val.
 
     Args:
-        monitor: name of the metric.
-        patience: number of validations (for a metric of train: epochs) without improvement after which the run stops.
-        min_delta: a value counts as an improvement only if it is better than the best value by more than this.
+        monitor: Name of the metric.
+        patience: Number of validations (for a metric of train: epochs) without improvement after which the run stops.
+        min_delta: A value counts as an improvement only if it is better than the best value by more than this.
 
     Attributes:
-        reason: why no further epoch is trained; None as long as there may be one.
-        diverged: whether the reason is a value that is not finite.
+        reason: Why no further epoch is trained; None as long as there may be one.
+        diverged: Whether the reason is a value that is not finite.
     """
 
     def __init__(

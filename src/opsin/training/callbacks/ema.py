@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 INITIAL_SHARE = 0.05
 """Largest share of the weights of the first step in the final average. A larger share gives a warning."""
+
 WINDOWS = 10
 """Number of windows of 1 / (1 - decay) updates in a run with a suitable decay."""
 
@@ -28,8 +29,8 @@ class EMA(WeightAveraging):
     drift. This class adds a fraction of the difference, which keeps frozen weights bit for bit.
 
     Args:
-        decay: fraction of the average that every update keeps; the window is about 1 / (1 - decay) updates.
-        update_every_n_steps: optimizer steps between updates.
+        decay: Fraction of the average that every update keeps; the window is about 1 / (1 - decay) updates.
+        update_every_n_steps: Optimizer steps between updates.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ class EmbeddingProjector(TensorBoardCallback):
     """Show embeddings of validation images, computed by the best checkpoint, in the projector of TensorBoard.
 
     Args:
-        count: number of images, evenly spaced.
+        count: Number of images, evenly spaced.
     """
 
     def __init__(self, count: Count = 500) -> None:
@@ -29,9 +29,9 @@ class EmbeddingProjector(TensorBoardCallback):
         board, data, network = self.board(trainer), self.images(trainer), getattr(pl_module, "network", None)
         if board is None or data is None or not isinstance(network, Network):
             return
-        part = data.subset("val")
-        positions = spread(len(part), self.count)
-        pixels, targets = part.read(positions), part.targets[positions]
+        subset = data.subset("val")
+        positions = spread(len(subset), self.count)
+        pixels, targets = subset.read(positions), subset.targets[positions]
         extractor = Extractor(
             network,
             (network.embedding_step,),

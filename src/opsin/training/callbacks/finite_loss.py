@@ -142,14 +142,14 @@ def write_step(folder: Path, data: ImageDataModule, taken: TakenStep, facts: dic
         taken: The step.
         facts: Content of `step.json`.
     """
-    part, positions = data.subset("train"), taken.positions.numpy()
-    pixels: Pixels = part.read(positions)
+    subset, positions = data.subset("train"), taken.positions.numpy()
+    pixels: Pixels = subset.read(positions)
     text = io.StringIO()
     writer = csv.writer(CSVLines(text))
     writer.writerow(["image", "position", "class", "path"])
     for row, position in enumerate(positions.tolist()):
-        label = data.source.classes[int(part.targets[position])]
-        writer.writerow([row, position, valid_text(label), valid_text(part.locate(position))])
+        label = data.source.classes[int(subset.targets[position])]
+        writer.writerow([row, position, valid_text(label), valid_text(subset.locate(position))])
     write_atomically(folder / "batch.csv", text.getvalue())
     if pixels.shape[-1] in (1, 3):
         for row, image in enumerate(pixels):

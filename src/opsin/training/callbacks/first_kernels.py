@@ -46,7 +46,7 @@ def kernel_picture(weights: NDArray[np.float32], side: int = 48) -> Pixels:
 
     Args:
         weights: `(O, I, kh, kw)`; if I is not 1 or 3, the mean over I is shown.
-        side: side of a kernel in pixels.
+        side: Side of a kernel in pixels.
     """
     if weights.shape[1] not in (1, 3):
         weights = weights.mean(axis=1, keepdims=True)

@@ -38,12 +38,12 @@ class FreezingCallback(L.Callback):
     before callbacks that read learning rates. The module must have a `network`.
 
     Args:
-        schedule: the stages that train, by epoch.
+        schedule: The stages that train, by epoch.
 
     Attributes:
-        schedule: the stages that train, by epoch.
-        verified: whether the frozen stages were compared at the end of training and are unchanged.
-        untouched: the stages that trained in no epoch; known when training ends.
+        schedule: The stages that train, by epoch.
+        verified: Whether the frozen stages were compared at the end of training and are unchanged.
+        untouched: The stages that trained in no epoch; known when training ends.
     """
 
     def __init__(self, schedule: FreezeSchedule) -> None:
@@ -70,7 +70,7 @@ class FreezingCallback(L.Callback):
         """Check that the strategy supports phases.
 
         Raises:
-            UserError: the strategy shards parameters among processes, or is unknown.
+            UserError: The strategy shards parameters among processes, or is unknown.
         """
         if len(self.schedule.phases) > 1 and (is_sharded(trainer) or not _is_known(trainer)):
             raise UserError(
@@ -95,7 +95,7 @@ class FreezingCallback(L.Callback):
         """Compare all frozen stages before another callback replaces the weights by their average.
 
         Raises:
-            UserError: a frozen stage has changed.
+            UserError: A frozen stage has changed.
         """
         self.verify(trainer, pl_module)
 
@@ -107,7 +107,7 @@ class FreezingCallback(L.Callback):
         `on_train_end` did not run, and all frozen stages are compared.
 
         Raises:
-            UserError: a frozen stage has changed.
+            UserError: A frozen stage has changed.
         """
         self.untouched = self.schedule.untouched(max(0, trainer.current_epoch - 1))
         self.verify(trainer, pl_module, None if self._phase is None else self.untouched)
@@ -121,12 +121,12 @@ class FreezingCallback(L.Callback):
         """Compare frozen stages with their digests; all processes raise if one finds a difference.
 
         Args:
-            trainer: the trainer.
-            pl_module: the module.
-            stages: the stages to compare; None for all frozen ones.
+            trainer: The trainer.
+            pl_module: The module.
+            stages: The stages to compare; None for all frozen ones.
 
         Raises:
-            UserError: a frozen stage has changed.
+            UserError: A frozen stage has changed.
         """
         if not _is_known(trainer):
             return
@@ -138,7 +138,7 @@ class FreezingCallback(L.Callback):
         """Compare the checkpoint to be tested with the start of the run, in all stages that never trained.
 
         Raises:
-            UserError: a frozen stage has changed.
+            UserError: A frozen stage has changed.
         """
         if self.verified and (changed := self._contract.changed(network, self.untouched)):
             raise UserError(f"best checkpoint: {change_message(changed)}")

@@ -26,7 +26,7 @@ class GradCAM(EpochPicture):
     nothing.
 
     Args:
-        count: number of images.
+        count: Number of images.
         every_n_epochs: see `EpochPicture`.
         share: see `EpochPicture`.
     """
@@ -48,11 +48,11 @@ class GradCAM(EpochPicture):
         network, data = getattr(pl_module, "network", None), self.images(trainer)
         if board is None or data is None or not isinstance(network, Network) or not self._has_maps:
             return
-        part = data.subset("val")
-        positions = spread(len(part), self.count)
-        pixels = part.read(positions)
+        subset = data.subset("val")
+        positions = spread(len(subset), self.count)
+        pixels = subset.read(positions)
         images = data.preprocess(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(pl_module.device)).to(pl_module.dtype)
-        targets = torch.from_numpy(part.targets[positions]).to(pl_module.device)
+        targets = torch.from_numpy(subset.targets[positions]).to(pl_module.device)
         with eval_context(network) as plain, torch.no_grad():
             probabilities = class_logits(plain(images).float()).softmax(1)
         try:

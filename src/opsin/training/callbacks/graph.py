@@ -39,9 +39,9 @@ def log_graph(board: TensorBoard, network: Network, images: Tensor) -> None:
     """Write the graph of a network.
 
     Args:
-        board: the TensorBoard writer.
-        network: any network.
-        images: any images `(1, C, H, W)`.
+        board: The TensorBoard writer.
+        network: Any network.
+        images: Any images `(1, C, H, W)`.
 
     Raises:
         RuntimeError: The network cannot be traced.

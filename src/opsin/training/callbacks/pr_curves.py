@@ -19,7 +19,7 @@ class PRCurves(EpochPicture):
     """Show precision over recall on val: of each class against the rest, and of all classes together.
 
     Args:
-        max_classes: with more classes, only the curve of all classes is shown.
+        max_classes: With more classes, only the curve of all classes is shown.
         every_n_epochs: see `EpochPicture`.
         share: see `EpochPicture`.
     """

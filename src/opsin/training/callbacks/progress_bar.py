@@ -19,7 +19,7 @@ class ProgressBar(EpochCallback):
     """Log one line per epoch and validation, and draw a progress bar of the current epoch on a terminal.
 
     Args:
-        bar: draw the bar if the console is a terminal.
+        bar: Draw the bar if the console is a terminal.
     """
 
     def __init__(self, bar: bool = True) -> None:

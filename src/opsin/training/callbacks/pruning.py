@@ -38,15 +38,15 @@ class Pruning(EpochCallback):
     """Report every epoch to the study of a sweep, and stop the run if Optuna prunes it.
 
     Args:
-        monitor: metric to report.
-        storage: path of the journal of the study, or URL of a database.
-        study: name of the study.
-        trial: number of this run's trial.
+        monitor: Metric to report.
+        storage: Path of the journal of the study, or URL of a database.
+        study: Name of the study.
+        trial: Number of this run's trial.
         pruner: `median` or `halving`.
-        epochs: first epoch after which a run may be pruned.
+        epochs: First epoch after which a run may be pruned.
 
     Attributes:
-        reason: why the run was pruned; None if it was not.
+        reason: Why the run was pruned; None if it was not.
     """
 
     def __init__(

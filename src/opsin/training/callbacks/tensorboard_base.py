@@ -55,8 +55,8 @@ class EpochPicture(TensorBoardCallback):
     seconds draws a few, a run of hours draws all. The expected time of an image is that of the last one.
 
     Args:
-        every_n_epochs: draw after every n epochs, for any drawing time; None to use `share`.
-        share: largest fraction of the time since training began.
+        every_n_epochs: Draw after every n epochs, for any drawing time; None to use `share`.
+        share: Largest fraction of the time since training began.
     """
 
     first_cost = 0.01

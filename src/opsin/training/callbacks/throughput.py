@@ -15,7 +15,7 @@ class Throughput(Callback):
     """Measure training images per second, without validations and checkpoints, and log it for each epoch.
 
     Attributes:
-        by_epoch: images per second of each complete epoch of this process, over all devices.
+        by_epoch: Images per second of each complete epoch of this process, over all devices.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Throughput(Callback):
 
     @property
     def images_per_second(self) -> float | None:
-        """Return the median over the epochs without the first, which warms up, unless it is the only one."""
+        """The median over the epochs without the first, which warms up, unless it is the only one."""
         epochs = self.by_epoch[1:] or self.by_epoch
         return statistics.median(epochs) if epochs else None
 

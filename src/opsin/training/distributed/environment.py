@@ -25,8 +25,8 @@ class Launched:
 
     Attributes:
         by: `torchrun` or `srun`.
-        rank: from 0.
-        world_size: number of processes on all machines.
+        rank: From 0.
+        world_size: Number of processes on all machines.
     """
 
     by: str
@@ -103,7 +103,7 @@ def receive_message(launched: Launched) -> str:
     """Wait for the message of process 0 and return it.
 
     Raises:
-        UserError: no message arrives.
+        UserError: No message arrives.
     """
     try:
         return str(rendezvous_store(launched).get(RUN_VARIABLE).decode())

@@ -34,7 +34,7 @@ class Sharded(DDPStrategy):
         """Shard the network and create its optimizers.
 
         Raises:
-            UserError: a part of the run needs the unsharded network.
+            UserError: A part of the run needs the unsharded network.
         """
         if trainer.state.fn != TrainerFn.FITTING:
             super().setup(trainer)
@@ -139,7 +139,7 @@ def refuse(trainer: L.Trainer, module: L.LightningModule) -> None:
     """Check that no part of the run needs the unsharded network during training.
 
     Raises:
-        UserError: names the part and what to do about it.
+        UserError: Names the part and what to do about it.
     """
     averages = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     reasons = {

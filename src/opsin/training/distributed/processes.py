@@ -59,10 +59,10 @@ def check_process_count(devices: int) -> None:
     """Check that torchrun or srun, if one of them started this process, started one process per device.
 
     Args:
-        devices: number of devices of the run, over all machines.
+        devices: Number of devices of the run, over all machines.
 
     Raises:
-        UserError: it started another number of processes, or its variables are left over from another program.
+        UserError: It started another number of processes, or its variables are left over from another program.
     """
     found = launched()
     if found is None or found.world_size == devices:
@@ -81,7 +81,7 @@ class Processes:
     ending a process that hangs in a collective operation.
 
     Args:
-        run: the run directory, on a disk that all processes share.
+        run: The run directory, on a disk that all processes share.
     """
 
     def __init__(self, run: RunDirectory) -> None:
@@ -200,8 +200,8 @@ class Launcher(ScriptLauncher):
     """Start the other processes of a run on this machine, once; Lightning would start the command line again.
 
     Args:
-        like: the launcher of Lightning.
-        start: function that starts the process of a rank.
+        like: The launcher of Lightning.
+        start: Function that starts the process of a rank.
     """
 
     def __init__(self, like: ScriptLauncher, start: Callable[[int], None]) -> None:
@@ -227,7 +227,7 @@ def receive_run() -> tuple[RunDirectory, bool]:
     A process that process 0 started ends with it and ignores Ctrl-C, which process 0 handles.
 
     Raises:
-        UserError: process 0 sends nothing.
+        UserError: Process 0 sends nothing.
     """
     set_torchrun_variables()
     text = os.environ.pop(RUN_VARIABLE, None)

@@ -15,13 +15,11 @@ from opsin.config.target_lookup import Target
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import SWEEP_FILE, RunDirectory
+from opsin.runs.flat_keys import Scalar
 from opsin.runs.rank import is_spawned
 from opsin.runs.regular_file import read_text
 
 log = logging.getLogger(__name__)
-
-Value = bool | int | float | str
-"""Types of values in the config of a run."""
 
 LIBRARIES = {WandbLogger: "wandb", MLFlowLogger: "mlflow", CometLogger: "comet_ml"}
 """Libraries that loggers of Lightning need, as they are imported."""
@@ -44,11 +42,11 @@ class RunFacts:
     """
 
     run: RunDirectory
-    config: Mapping[str, Value]
+    config: Mapping[str, Scalar]
     tags: tuple[str, ...] = ()
 
     @property
-    def values(self) -> dict[str, Value]:
+    def values(self) -> dict[str, Scalar]:
         """The config, the tags and the path of the run directory, for a logger that has one table of values."""
         tags = {"tags": ", ".join(self.tags)} if self.tags else {}
         return {**self.config, **tags, "run_dir": str(self.run.path)}

@@ -19,7 +19,6 @@ from opsin.training.loggers.base import RunFacts, RunLogger, record_id, recorded
 
 log = logging.getLogger(__name__)
 
-
 LOCAL, DATABASE = "sqlite:///", "mlflow.db"
 """Begin of the address and name of the local database."""
 

@@ -41,14 +41,15 @@ class TensorBoard(TensorBoardLogger, RunLogger):
     """Events in the run's `tensorboard` folder; a resumed run continues the curve.
 
     Args:
-        run: the run directory.
-        resume_step: optimizer step of the resumed checkpoint; later events of the earlier process are hidden.
+        run: The run directory.
+        resume_step: Optimizer step of the resumed checkpoint; later events of the earlier process are hidden.
     """
 
     def __init__(self, run: RunDirectory, resume_step: int | None = None) -> None:
         if resume_step is not None and not is_spawned():
-            keep_order(run.path / "tensorboard")
-        super().__init__(run.path, name="tensorboard", version="", default_hp_metric=False, purge_step=resume_step)
+            keep_order(run.tensorboard)
+        name = run.tensorboard.name
+        super().__init__(run.path, name=name, version="", default_hp_metric=False, purge_step=resume_step)
         if threading.excepthook is not _hide_reported:
             _excepthook.append(threading.excepthook)
             threading.excepthook = _hide_reported

@@ -18,7 +18,6 @@ CYCLED = ("betas", "momentum")
 SCHEDULE_RATES = ("initial_lr", "max_lr", "min_lr")
 """Keys of a parameter group under which the schedules of torch keep learning rates."""
 
-
 LENGTH = ("total_steps", "_schedule_phases")
 """Attributes of torch's OneCycleLR that depend on the number of steps of the run."""
 

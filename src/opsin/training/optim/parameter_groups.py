@@ -15,9 +15,9 @@ class GroupOptions:
     """Learning rate and weight decay: the keys of the `optimizer` section that every optimizer has.
 
     Attributes:
-        lr: learning rate of the head.
-        weight_decay: weight decay as the optimizer defines it (L2 for SGD and Adam, decoupled for AdamW).
-        decay_norm_and_bias: apply weight decay to norm layers and biases too.
+        lr: Learning rate of the head.
+        weight_decay: Weight decay as the optimizer defines it (L2 for SGD and Adam, decoupled for AdamW).
+        decay_norm_and_bias: Apply weight decay to norm layers and biases too.
     """
 
     lr: Annotated[float, Field(gt=0)] = 1e-3
@@ -41,11 +41,11 @@ def parameter_groups(
     arXiv:1812.01187, section 3.1).
 
     Args:
-        network: a module with `stages` and a `head`; parameters outside the stages train like the head, and those in
+        network: A module with `stages` and a `head`; parameters outside the stages train like the head, and those in
             `fixed` do not train.
-        options: learning rate of the head and weight decay.
-        fine_tuning: learning rates of the stages as multiples of that of the head.
-        stages: the stages that train in any epoch; None for the parameters that require gradients now.
+        options: Learning rate of the head and weight decay.
+        fine_tuning: Learning rates of the stages as multiples of that of the head.
+        stages: The stages that train in any epoch; None for the parameters that require gradients now.
 
     Returns:
         Groups with `name` (`layer4/decay`), `params`, `lr` and `weight_decay`, for any optimizer of torch; empty groups

@@ -42,25 +42,35 @@ log = logging.getLogger(__name__)
 
 MIN_STEPS_PER_EPOCH = 32
 """Smallest number of optimizer steps of an epoch, unless the batch has at most `SMALLEST` images."""
+
 SMALLEST = 16
 """First batch size per device to try."""
+
 LARGEST_ON_CPU = 512
 """Largest batch size per device to try on a CPU and on MPS; CUDA has no such limit."""
+
 CUDA_SHARE = 0.9
 """Fraction of the free memory to use; fragmentation and the last validation batch need the rest."""
+
 TOLERANCE = 0.05
 """Fraction of the throughput that a smaller batch may lose."""
+
 MEMORY_SHARE = 0.5
 """Fraction of the available RAM to use; validation, checkpoints and other programs need the rest."""
-SECONDS = 60.0
+
+MEASUREMENTS_S = 60.0
 """Approximate time for all measurements."""
+
 WARM_UP = 2
 """Number of steps before the timed ones."""
+
 TIMED = 2
 """Smallest number of timed steps."""
-ENOUGH = 0.5
+
+ENOUGH_S = 0.5
 """Seconds of timed steps after which timing ends."""
-PATIENCE = 1800.0
+
+PATIENCE_S = 1800.0
 """Seconds that other processes of a run wait for the result of process 0."""
 
 
@@ -73,16 +83,16 @@ def resolve_batch_size(
     evaluations read it. The run is the same as one with this batch size and learning rate in its config.
 
     Args:
-        composed: the config of the run.
-        plan: the plan of the run.
-        data: the datamodule after `setup("fit")`; its `batch_size` is set.
-        loss: the loss of the run.
+        composed: The config of the run.
+        plan: The plan of the run.
+        data: The datamodule after `setup("fit")`; its `batch_size` is set.
+        loss: The loss of the run.
 
     Returns:
         Config and plan with the numbers, and the result of the search; None if there was no search.
 
     Raises:
-        UserError: not even one image fits.
+        UserError: Not even one image fits.
     """
     if plan.data.batch_size != "auto":
         return composed, plan, None
@@ -102,12 +112,12 @@ def find_batch_size(plan: RunPlan, data: ImageDataModule, trials: TrialSteps) ->
     """Find the batch size and scale the learning rate by the rules of the module docstring.
 
     Args:
-        plan: the plan of the run.
-        data: the datamodule after `setup("fit")`.
-        trials: the training steps.
+        plan: The plan of the run.
+        data: The datamodule after `setup("fit")`.
+        trials: The training steps.
 
     Raises:
-        UserError: not even one image fits.
+        UserError: Not even one image fits.
     """
     accelerator = resolve_accelerator(plan.trainer.accelerator)
     devices = num_devices(plan.trainer.accelerator, plan.trainer.devices, plan.trainer.num_nodes)
@@ -174,7 +184,7 @@ def smallest_within(rates: dict[int, float]) -> int:
     return min(size for size, rate in rates.items() if rate >= (1 - TOLERANCE) * max(rates.values()))
 
 
-def measure_throughput(trials: TrialSteps, sizes: Sequence[int], seconds: float = SECONDS) -> dict[int, float]:
+def measure_throughput(trials: TrialSteps, sizes: Sequence[int], seconds: float = MEASUREMENTS_S) -> dict[int, float]:
     """Return training images per second by batch size, data loading and Lightning included.
 
     Each size is measured in two rounds, and the higher value counts, because other programs can only slow it down. The
@@ -226,7 +236,7 @@ class _Stopwatch(Watch):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         outputs["loss"].item()  # wait for the accelerator
         self._ends.append((time.perf_counter(), len(batch.targets)))
-        if len(self._ends) >= WARM_UP + TIMED and self._ends[-1][0] - self._ends[WARM_UP - 1][0] > ENOUGH:
+        if len(self._ends) >= WARM_UP + TIMED and self._ends[-1][0] - self._ends[WARM_UP - 1][0] > ENOUGH_S:
             trainer.should_stop = True
 
 
@@ -260,7 +270,7 @@ def step_fits(trials: TrialSteps, size: int) -> bool:
 
 def _wait_for(composed: RunConfig) -> dict[str, Any]:
     """Wait for the result of process 0; processes that Lightning starts find it immediately."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
         if composed.run.config.exists():
             tree = RunConfig.load(composed.run).tree

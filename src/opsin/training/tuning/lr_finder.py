@@ -19,10 +19,13 @@ from opsin.training.tuning.trial_steps import TrialSteps, Watch
 
 DIVERGED = 4.0
 """Ratio of the smoothed loss to its lowest value at which the test ends."""
+
 SMOOTHING = 0.9
 """Weight of the running mean at each step; it averages about ten steps."""
+
 FEWEST = 20
 """Smallest number of steps for a result."""
+
 UNSETTLED = 10
 """Number of first steps to ignore, because their running mean is noisy."""
 
@@ -32,11 +35,11 @@ class RangeTest:
     """The measurements of a range test.
 
     Attributes:
-        rates: learning rate of the head at each step, rising.
-        losses: training loss of the batch before each step.
-        batch_size: number of images per batch.
-        diverged: whether the loss diverged before the highest rate.
-        smooth: smoothed losses.
+        rates: Learning rate of the head at each step, rising.
+        losses: Training loss of the batch before each step.
+        batch_size: Number of images per batch.
+        diverged: Whether the loss diverged before the highest rate.
+        smooth: Smoothed losses.
     """
 
     rates: list[float]
@@ -50,22 +53,22 @@ class RangeTest:
 
     @property
     def suggested(self) -> float:
-        """Return the rate that `opsin find-lr` suggests: `valley`. `steepest` is an upper limit."""
+        """The rate that `opsin find-lr` suggests: `valley`. `steepest` is an upper limit."""
         return self.valley
 
     @property
     def steepest(self) -> float:
-        """Return the rate at which the loss falls fastest per decade of the rate, before its lowest point."""
+        """The rate at which the loss falls fastest per decade of the rate, before its lowest point."""
         return self.rates[steepest(self.rates, self.smooth)]
 
     @property
     def valley(self) -> float:
-        """Return the rate in the middle of the longest descent. Noisy steps affect it less than `steepest`."""
+        """The rate in the middle of the longest descent. Noisy steps affect it less than `steepest`."""
         return self.rates[valley(self.smooth)]
 
 
 def range_test(
-    plan: RunPlan, data: ImageDataModule, trials: TrialSteps, *, steps: int, lowest: float = 1e-7, highest: float = 10.0
+    plan: RunPlan, data: ImageDataModule, trials: TrialSteps, *, steps: int, lowest: float, highest: float
 ) -> RangeTest:
     """Train for some steps while the learning rate rises exponentially from `lowest` to `highest`.
 
@@ -73,15 +76,15 @@ def range_test(
     augmentation are those of the run; the schedule of the run does not apply.
 
     Args:
-        plan: the plan of the run.
-        data: the datamodule after `setup("fit")`.
-        trials: the training steps.
-        steps: optimizer steps.
-        lowest: learning rate of the first step.
-        highest: learning rate of the last step; most tests diverge earlier.
+        plan: The plan of the run.
+        data: The datamodule after `setup("fit")`.
+        trials: The training steps.
+        steps: Optimizer steps.
+        lowest: Learning rate of the first step.
+        highest: Learning rate of the last step; most tests diverge earlier.
 
     Raises:
-        UserError: the loss is not finite in one of the first steps.
+        UserError: The loss is not finite in one of the first steps.
     """
     watch = _Raise(np.geomspace(lowest, highest, steps).tolist(), plan.groups.lr)
     trials.run(watch, batch_size=data.batch_size, steps=steps, pretrained=True)

@@ -32,10 +32,10 @@ class TrialSteps:
     loggers of the run, and writes nothing.
 
     Args:
-        plan: the plan of the run.
-        data: the datamodule after `setup("fit")`; not changed.
-        loss: the loss of the run; not changed.
-        folder: root folder of the trainer; nothing is written.
+        plan: The plan of the run.
+        data: The datamodule after `setup("fit")`; not changed.
+        loss: The loss of the run; not changed.
+        folder: Root folder of the trainer; nothing is written.
     """
 
     def __init__(self, plan: RunPlan, data: ImageDataModule, loss: ClassificationLoss, folder: Path) -> None:
@@ -50,11 +50,11 @@ class TrialSteps:
         """Take optimizer steps; `watch` may stop earlier through `trainer.should_stop`.
 
         Args:
-            watch: the callback that observes the steps.
-            batch_size: number of images per batch.
-            steps: largest number of optimizer steps, over several epochs if needed.
-            pretrained: whether to load the weights that the config names.
-            heaviest: whether to train every stage that trains in some phase, instead of only the stages of the first
+            watch: The callback that observes the steps.
+            batch_size: Number of images per batch.
+            steps: Largest number of optimizer steps, over several epochs if needed.
+            pretrained: Whether to load the weights that the config names.
+            heaviest: Whether to train every stage that trains in some phase, instead of only the stages of the first
                 phase.
         """
         with isolate_rng():

@@ -1,4 +1,4 @@
-"""Show errors on the page: one place per tab, one sentence, never a traceback."""
+"""Outputs of the page: images, and errors as one sentence in one place per tab, never a traceback."""
 
 import functools
 import html
@@ -12,6 +12,16 @@ from opsin.data.types import BadImage
 from opsin.errors import UserError
 
 log = logging.getLogger(__name__)
+
+
+def picture_area(label: str, min_width: int = 160) -> gr.Image:
+    """Create the place for an image that the page makes, with a button to enlarge it.
+
+    Args:
+        label: The title of the image.
+        min_width: The width in pixels below which images in a row are placed below each other.
+    """
+    return gr.Image(label=label, format="png", buttons=["fullscreen"], elem_classes="picture", min_width=min_width)
 
 
 def error_area() -> gr.HTML:
