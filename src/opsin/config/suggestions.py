@@ -291,8 +291,8 @@ def explain_unknown_option(group: str, option: str, known: Sequence[str]) -> str
         return f"{group}={option} is not known: {group}=NAME chooses the file configs/{group}/NAME.yaml"
     if any(file.stem == option for file in Path("configs", group).glob("*.yaml")):
         return (
-            f"{group}={option} is not known: configs/{group}/{option}.yaml is read only if the {PROJECT_FILE} beside configs has the table "
-            "[tool.opsin], or with --config-dir configs"
+            f"{group}={option} is not known: configs/{group}/{option}.yaml is read only if the {PROJECT_FILE} beside "
+            "configs has the table [tool.opsin], or with --config-dir configs"
         )
     translated = VALUES.get(group, {}).get(option)
     near = [f"{group}={name}" for name in ([translated] if translated else _nearest_options(option, known))]
