@@ -304,7 +304,7 @@ def _refuse_missing_sections(tree: Any, source: ConfigSource) -> None:
     key, value = found
     known = config_options(source).get(key, [])
     way_out = f"Write the keys of the section, such as {key}: {{NAME: VALUE}}"
-    if name := MAIN_KEYS.get(key):
+    if isinstance(value, str) and (name := MAIN_KEYS.get(key)):
         way_out = f"Did you mean {override(f'{key}.{name}', value)}, or in a file {key}: {{{name}: {value}}}?"
     if known:
         option = value if value in known else "OPTION"
