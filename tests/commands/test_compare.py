@@ -1,4 +1,4 @@
-"""Exit codes of `opsin compare`: 1 if a run that the command line names is not ranked with the others."""
+"""`opsin compare`: exit code 1 if a run that it names is not ranked with the others, and the place of the page."""
 
 import shutil
 from pathlib import Path
@@ -47,3 +47,23 @@ def test_a_named_run_without_the_metric_gives_1(tmp_path: Path, capsys: pytest.C
     assert main([str(tmp_path), "--json"]) == 0
     assert main([str(tmp_path / "0"), str(tmp_path / "1"), "--json"]) == 1
     assert f"not compared: {tmp_path / '1'} (no test/acc)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        (["runs"], "runs"),
+        (["runs/day1"], "runs/day1"),
+        (["runs/day1/a", "runs/day1/b"], "runs/day1"),
+        (["runs/day1/a", "runs/day2/c"], "runs"),
+        (["runs/day1/a"], "runs/day1"),
+        (["latest", "runs/day1/b"], "runs/day1"),
+    ],
+)
+def test_the_command_decides_where_the_page_is_written(given: list[str], place: str, in_tmp: Path) -> None:
+    for name in ("day1/a", "day1/b"):
+        made_run(in_tmp / "runs" / name, [True, False])
+    made_run(in_tmp / "runs" / "day2" / "c", result={"status": "failed", "metrics": {}})
+    (in_tmp / "latest").symlink_to("runs/day1/a")
+    main(given)
+    assert list(in_tmp.rglob("comparison.html")) == [in_tmp / place / "comparison.html"]

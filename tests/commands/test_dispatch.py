@@ -108,6 +108,13 @@ def test_opsin_lists_its_commands(arguments: list[str], capsys: pytest.CaptureFi
         assert entry.summary in page
 
 
+@pytest.mark.parametrize("typed", ["evaluate", "verify", "export --format onnx", "embed", "interpret --what gradcam"])
+def test_a_command_without_a_run_asks_only_for_the_run(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        dispatch.main(typed.split())
+    assert capsys.readouterr().err.endswith("error: the following arguments are required: run\n")
+
+
 def test_python_m_opsin_is_opsin(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "opsin", "--version"], cwd=tmp_path, capture_output=True, text=True, timeout=60

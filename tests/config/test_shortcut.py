@@ -63,6 +63,27 @@ def test_a_command_line_without_a_folder_is_unchanged(photos: Path, capsys: pyte
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("my best photos", "my best photos has a space, so quote it: 'my best photos'"),
+        (
+            "model=mlp datamodule.path=my best photos seed=1",
+            "my best photos has a space, so quote it: 'datamodule.path=\"my best photos\"'",
+        ),
+        ("optimizer.lr= 0.1", "optimizer.lr= 0.1: write optimizer.lr=0.1, without the space"),
+        ("my other photos", "my other photos: train takes one folder of images; other arguments are KEY=VALUE"),
+        ("mine.yaml", "mine.yaml is a file: a config file of your own is configs/experiment/NAME.yaml of your project"),
+    ],
+)
+def test_a_path_or_value_that_the_shell_has_split_is_named(typed: str, message: str, in_tmp: Path) -> None:
+    (in_tmp / "my best photos").mkdir()
+    (in_tmp / "mine.yaml").touch()
+    with pytest.raises(UserError) as caught:
+        expand_folder(read_command_line(typed.split()))
+    assert str(caught.value).startswith(message)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["my photos (1)", "a=b", "~x", "2024", "null", "jürgen"])
 def test_a_folder_of_any_name_becomes_the_dataset_path(name: str, in_tmp: Path) -> None:

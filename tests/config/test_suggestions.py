@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from opsin.config import CONFIGS, ConfigSource, compose, read_command_line, show
+from opsin.config.hydra_keys import has_effect
 from opsin.config.suggestions import TRANSLATIONS, config_options, suggest, translate
 from opsin.errors import UserError
 from opsin.training.plan import make_plan
@@ -56,6 +57,14 @@ VALUES = {"arch": "resnet18", "data": "mnist", "device": "cpu", "pretrained": "t
         ("freeze=true", "model.trainable=head"),
         ("share=0.1", "callbacks.confusion_matrix.share=0.1"),
         ("dir=x", "hydra.run.dir=x or hydra.sweep.dir=x"),
+        ("model.name=resnet26", "model=timm model.name=resnet26?"),
+        ("scheduler.every_epochs=3", "scheduler=step scheduler.every_epochs=3?"),
+        ("name=first", "hydra.run.dir=outputs/first?"),
+        ("exp_name=first", "hydra.run.dir=outputs/first?"),
+        ("trainer=cuda", "trainer=gpu?"),
+        ("debug=fdr", "debug=fast?"),
+        ("sweep=optuna", "sweep=search?"),
+        ("precision=16-mixed", "trainer.precision=16?"),
     ],
 )
 def test_an_unknown_key_gets_the_override_to_type(typed: str, right: str) -> None:
@@ -71,6 +80,7 @@ def test_an_unknown_key_gets_the_override_to_type(typed: str, right: str) -> Non
         ("augmentation=flip", "augmentation.saturation=0.5"),
         ("model=resnet18_full", "model.head_units=64"),
         ("optimizer=adamw", "optimizer.amsgrad=true"),
+        ("augmentation=flip", "augmentation.crop_padding=4"),  # only crop_flip sets it, with the same class
         ("scheduler=cosine", "scheduler.T_max=[10, 20]"),
     ],
 )
@@ -84,7 +94,9 @@ def test_a_new_callback_or_logger_is_added_with_a_plus(typed: str) -> None:
     assert suggest([typed]) == f"{typed} is not known: +{typed} adds it"
 
 
-@pytest.mark.parametrize("typed", ["configs_dir=x", "search_paths=x", "job.names=x", "modle._target_=a.B"])
+@pytest.mark.parametrize(
+    "typed", ["configs_dir=x", "search_paths=x", "job.names=x", "modle._target_=a.B", "sweep_dir.name=x", "num=1"]
+)
 def test_keys_of_hydra_are_not_suggested_for_their_similarity(typed: str) -> None:
     assert "hydra" not in suggest([typed])
 
@@ -134,7 +146,8 @@ def test_unknown_options_and_keys_of_chosen_options_get_suggestions() -> None:
         ("model.num_classes=3", "the dataset determines the number of classes"),
         ("checkpoint_hist=3", "a run keeps its best and its last checkpoint"),
         ("pin_memory=true", "images are read without worker processes"),
-        ("dropout=0.3", "a network with dropout has the key model.dropout or model.head_dropout"),
+        ("dropout=0.3", "this network has no dropout; networks that have it take model.dropout or model.head_dropout"),
+        ("config=my.yaml", "a config file of your own is configs/experiment/NAME.yaml of your project"),
     ],
 )
 def test_a_name_that_needs_no_key_is_explained(typed: str, explanation: str) -> None:
@@ -150,6 +163,43 @@ def test_the_path_of_a_config_file_is_no_option(option: str) -> None:
     assert suggest([f"experiment={option}"]) == (
         f"experiment={option} is not known: experiment=NAME chooses the file configs/experiment/NAME.yaml"
     )
+
+
+def test_a_config_file_outside_of_a_project_is_named_with_the_ways_to_read_it(in_tmp: Path) -> None:
+    (in_tmp / "configs" / "model").mkdir(parents=True)
+    (in_tmp / "configs" / "model" / "mine.yaml").write_text("_target_: opsin.models.mlp\nhidden: 8\n")
+    with pytest.raises(UserError, match=re.escape("model=mine is not known: configs/model/mine.yaml is read only if")):
+        compose(["model=mine"])
+    with pytest.raises(UserError, match=r"model=mini is not known: did you mean"):
+        compose(["model=mini"])
+    with pytest.raises(UserError, match=r"model=m{300} is not known: model has"):
+        compose([f"model={'m' * 300}"])  # too long for the name of a file
+    assert compose(["model=mine"], source=ConfigSource.of(["configs"])).tree["model"]["hidden"] == 8
+    (in_tmp / "pyproject.toml").write_text("[tool.opsin]\n")
+    assert compose(["model=mine"]).tree["model"]["hidden"] == 8
+
+
+@pytest.mark.parametrize(
+    ("typed", "right"),
+    [
+        ("trainer.precision=bf16-mixed", "trainer.precision=bf16"),
+        ("trainer.precision=32-true", "trainer.precision=32"),
+        ("trainer.precision=fp16", "trainer.precision=16"),
+        ("trainer.accelerator=cuda", "trainer.accelerator=gpu"),
+    ],
+)
+def test_a_value_of_another_framework_gets_the_value_to_type(typed: str, right: str) -> None:
+    with pytest.raises(UserError, match=re.escape(f": did you mean {right}?  [set on")):
+        make_plan(compose([typed]))
+    make_plan(compose([right]))
+
+
+@pytest.mark.parametrize(
+    ("typed", "right"), [("monitor=val/acc", "monitor.metric=val/acc"), ("loss=mse", "loss.function=mse")]
+)
+def test_a_value_for_a_whole_section_gets_the_key_to_type(typed: str, right: str) -> None:
+    with pytest.raises(UserError, match=re.escape(f"instead of a section. Did you mean {right}, or in a file")):
+        compose([typed])
 
 
 def test_a_misspelled_flag_of_a_command_gets_its_nearest_flag() -> None:
@@ -169,6 +219,8 @@ def test_every_translation_names_options_and_keys_that_exist() -> None:
             key, _, value = translated.partition("=")
             if key.startswith("+"):
                 make_plan(compose([f"{key}=0.5"]))
+            elif key.startswith("hydra."):
+                assert has_effect(key)
             else:
                 assert key in keys or value in [*options[key], "OPTION"], translated
 
@@ -260,6 +312,10 @@ def test_a_primary_config_that_does_not_exist_is_named_without_the_search_path()
         ("--resume=x", "--resume=x is not a flag: did you mean resume=x?"),
         ("--num-classes 3", "--num-classes 3 is not a flag: the dataset determines the number of classes"),
         ("--out x", "--out x is not a flag: did you mean output_dir=x?"),
+        (
+            "--config my.yaml",
+            "--config my.yaml is not a flag: a config file of your own is configs/experiment/NAME.yaml",
+        ),
     ],
 )
 def test_a_flag_of_another_framework_gets_the_override_to_type(typed: str, message: str) -> None:

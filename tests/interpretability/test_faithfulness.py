@@ -59,6 +59,13 @@ def test_a_map_of_the_patch_is_better_than_random_maps_and_its_opposite_is_not(t
     assert opposite.insertion == pytest.approx(float(scores.insertion_area.mean()))
 
 
+@pytest.mark.parametrize(("insertion", "statement"), [(0.551, "better than"), (0.40, "no better than")])
+def test_the_statement_names_the_difference_that_decides(insertion: float, statement: str) -> None:
+    found = RandomComparison(0.178, insertion, 0.274, 0.562, count=1)  # one of two scores is better in both cases
+    assert found.statement.startswith(f"{statement} random maps: ")
+    assert found.statement.endswith(f", which decides, {insertion - 0.178:.3f} (random maps 0.288)")
+
+
 def test_curves_begin_and_end_at_the_image_and_the_baseline(three: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("opsin.interpretability.faithfulness.BLOCK", 3)
     images, targets, _ = planted_images(4)

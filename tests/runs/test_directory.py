@@ -184,3 +184,26 @@ def written_parts(file: Path) -> Iterator[str]:
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             parts = node.args if called in ("Path", "find", "joinpath", "with_name") else []
         yield from (part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str))
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("runs/one/checkpoints/best.ckpt", "it is inside the run runs/one; give that directory"),
+        ("runs/one/checkpoints", "it is inside the run runs/one; give that directory"),
+        ("latest/result.json", "it is inside the run latest; give that directory"),
+        ("gone", "it is a link to {here}/deleted, which does not exist"),
+        ("deleted", "it does not exist"),
+        ("runs", "it has no config.yaml"),
+    ],
+)
+def test_a_path_that_is_no_run_is_refused_with_the_reason(given: str, reason: str, in_tmp: Path) -> None:
+    run = RunDirectory(in_tmp / "runs" / "one")
+    run.checkpoints.mkdir(parents=True)
+    for file in (run.config, run.result, run.best):
+        file.touch()
+    Path("latest").symlink_to("runs/one")
+    Path("gone").symlink_to("deleted")
+    with pytest.raises(UserError) as raised:
+        RunDirectory.of(given)
+    assert str(raised.value) == f"{given} is not a run directory: {reason.format(here=Path.cwd())}"

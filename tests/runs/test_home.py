@@ -52,3 +52,13 @@ def test_an_empty_path_in_a_config_is_refused(key: str, in_tmp: Path) -> None:
     recipe = ["datamodule=image_folder", "datamodule.path=photos", "model=resnet18_full"]
     with pytest.raises(UserError, match=rf"^{key} is empty, .*: set it to a path, or leave it out"):
         compose([*recipe, f"++{key}="])
+
+
+def test_a_path_that_the_shell_has_split_is_named(in_tmp: Path) -> None:
+    for name in ("my holiday photo.png", "one.png"):
+        (in_tmp / name).touch()
+    with pytest.raises(UserError, match=r"matches my: my holiday photo.png has a space, so quote it: 'my"):
+        find_images(["one.png", "my", "holiday", "photo.png"])
+    assert find_images(["my holiday photo.png", "one.png"]) == [Path("my holiday photo.png"), Path("one.png")]
+    with pytest.raises(UserError, match=r"matches my\b(?!.*has a space)"):
+        find_images(["my", "one.png"])

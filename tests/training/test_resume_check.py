@@ -105,6 +105,20 @@ def test_a_resume_after_the_limit_of_time_applies_no_value_in_vain(
     assert (run.read_result().epochs, run.read_result().stopped) == (1, None)
 
 
+def test_a_resume_that_writes_the_embeddings_of_a_step_again_prints_no_warning_of_tensorboard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "outputs" / "run"
+    place.mkdir(parents=True)
+    short = ("datamodule.train_fraction=0.2", "trainer.max_epochs=1", f"data_dir={tmp_path / 'data'}")
+    short += ("logger=tensorboard", "+callbacks.projector._target_=opsin.training.callbacks.EmbeddingProjector")
+    train(compose([*QUICK, *short, f"output_dir={tmp_path / 'outputs'}"], place))
+    written = list(place.rglob("tensors.tsv"))
+    train(from_saved(RunDirectory(place), []))
+    assert list(place.rglob("tensors.tsv")) == written != []
+    assert "Embedding dir" not in capsys.readouterr().out
+
+
 def test_a_failed_resume_does_not_change_the_finished_run(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
     names = ("result.json", "config.yaml", "metrics.csv", "checkpoints/best.ckpt", "predictions/test.npz")

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         console = TerminalConsole()
         print_comparison(comparison, console if console.is_terminal else TerminalConsole(width=160))
-    out = options.out or (None if options.json else _default_page(comparison))
+    out = options.out or (None if options.json else _default_page(comparison, options.runs))
     if out is not None:
         words = sys.argv[1:] if arguments is None else arguments
         page = write_comparison(comparison, out, thumbnails, opsin_command("compare", *words))
@@ -83,16 +83,20 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=user_path,
         metavar="FILE.html",
-        help="the page to write (default: comparison.html in the common folder)",
+        help="the page to write (default: comparison.html in the given folder, or beside the given runs)",
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON; write a page only with --out")
     return parser
 
 
-def _default_page(comparison: "Comparison") -> Path | None:
-    """Return the path of comparison.html in the folder common to all runs; None if there are no runs."""
-    paths = [record.run.path for row in comparison.leaderboard.rows for record in row.runs]
-    return Path(os.path.commonpath(paths)) / "comparison.html" if paths else None
+def _default_page(comparison: "Comparison", given: Sequence[str]) -> Path | None:
+    """Return the path of comparison.html in the given folder, or in that of the given runs; None without runs.
+
+    The place depends only on the command, not on which runs of a folder have finished.
+    """
+    paths = [real_path(path) for path in given]
+    folders = [path.parent if RunDirectory(path).config.is_file() else path for path in paths]
+    return Path(os.path.commonpath(folders)) / "comparison.html" if comparison.leaderboard.rows else None
 
 
 def thumbnails(run: RunDirectory, split: str, positions: "NDArray[np.int64]") -> "NDArray[np.uint8]":

@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "data",
         nargs="*",
+        default=[],
         help="empty for the images of the run; a folder of images, with or without class folders; or overrides "
         "as for the command train, such as datamodule=cats_vs_dogs datamodule.path=PHOTOS data_dir=PATH",
     )

@@ -26,7 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the metrics of the checkpoint."""
     parser = command_parser("evaluate", "Metrics are measured without the temperature that predictions apply.")
     parser.add_argument("run", help="a run directory, such as outputs/latest")
-    parser.add_argument("overrides", nargs="*", help="overrides, such as datamodule.path=PHOTOS for moved images")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], help="overrides, such as datamodule.path=PHOTOS for moved images"
+    )
     parser.add_argument("--split", choices=("test", "val"), default="test")
     parser.add_argument("--json", action="store_true", help="print everything, also per class, as JSON")
     add_checkpoint_option(parser)

@@ -35,7 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
         "torchvision or timm.",
     )
     parser.add_argument("run", help="a run directory, such as outputs/latest")
-    parser.add_argument("overrides", nargs="*", help="of the config of the run, such as datamodule.path=PATH")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], help="of the config of the run, such as datamodule.path=PATH"
+    )
     parser.add_argument("--format", required=True, choices=tuple(SUFFIXES), help="format of the file")
     parser.add_argument("--out", type=user_path, metavar="FILE", help="the file to write (default: RUN/export/model.*)")
     parser.add_argument("--backbone", action="store_true", help="weights without the layers that compute the logits")

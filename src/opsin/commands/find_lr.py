@@ -26,11 +26,24 @@ def main(arguments: list[str] | None = None) -> int:
         "datamodule.path=PATH. The learning rate rises exponentially. No weights are saved.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--steps", type=int, default=150, help="maximum optimizer steps, 20 to 1000 (default: %(default)s)"
+    number = parser.add_argument
+    number(
+        "--steps", type=int, default=150, metavar="N", help="maximum optimizer steps, 20 to 1000 (default: %(default)s)"
     )
-    parser.add_argument("--lowest", type=float, default=1e-7, help="learning rate of the first step")
-    parser.add_argument("--highest", type=float, default=10.0, help="learning rate of the last step")
+    number(
+        "--lowest",
+        type=float,
+        default=1e-7,
+        metavar="LR",
+        help="learning rate of the first step (default: %(default)s)",
+    )
+    number(
+        "--highest",
+        type=float,
+        default=10.0,
+        metavar="LR",
+        help="learning rate of the last step (default: %(default)s)",
+    )
     options, rest = parser.parse_known_args(arguments)
     if not (20 <= options.steps <= 1000 and 0 < options.lowest < options.highest):
         raise UserError("--steps must be 20 to 1000, and --lowest above 0 and below --highest")

@@ -148,6 +148,9 @@ def compose_raw(overrides: Sequence[str], source: ConfigSource | None = None) ->
     return composed
 
 
+MAIN_KEYS = {"monitor": "metric", "loss": "function"}
+"""The key that a value for the whole section, such as `monitor=val/acc`, is meant for."""
+
 _TWICE = "{group} is chosen twice: "
 
 _CHOICES = (
@@ -301,6 +304,8 @@ def _refuse_missing_sections(tree: Any, source: ConfigSource) -> None:
     key, value = found
     known = config_options(source).get(key, [])
     way_out = f"Write the keys of the section, such as {key}: {{NAME: VALUE}}"
+    if isinstance(value, str) and (name := MAIN_KEYS.get(key)):
+        way_out = f"Did you mean {override(f'{key}.{name}', value)}, or in a file {key}: {{{name}: {value}}}?"
     if known:
         option = value if value in known else "OPTION"
         way_out = f"A file chooses an option in its list `defaults`, with the line `- override /{key}: {option}`"

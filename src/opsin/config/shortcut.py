@@ -1,17 +1,19 @@
 """The short form `opsin train FOLDER`, and the overrides that it stands for."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
 from opsin.config.arguments import CommandLine
 from opsin.config.overrides import find_value, is_word, key_of
 from opsin.config.project import PROJECT_FILE
-from opsin.config.suggestions import config_options
+from opsin.config.suggestions import EXPLANATIONS, config_options
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
-from opsin.runs.home import user_path
+from opsin.runs.home import split_path, user_path
 from opsin.runs.image_root import suggested_folder
 from opsin.runs.quoting import opsin_command, override, resume_command
 
@@ -41,6 +43,8 @@ def expand_folder(line: CommandLine, quiet: bool = False) -> CommandLine:
     words = [argument for argument in line.overrides if is_word(argument)]
     if not words or line.shows not in (None, "config", "info"):
         return line
+    if advice := _split_by_the_shell(line.overrides):
+        raise UserError(advice)
     if len(words) > 1:
         raise UserError(f"{' '.join(words)}: train takes one folder of images; other arguments are KEY=VALUE")
     others = [argument for argument in line.overrides if argument != words[0]]
@@ -83,8 +87,23 @@ def _is_saved_dataset(folder: Path) -> bool:
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
+def _split_by_the_shell(arguments: Sequence[str]) -> str:
+    """Return the message for an argument that a space has split into several; empty if there is none."""
+    for position, argument in enumerate(arguments):
+        following = list(takewhile(is_word, arguments[position + 1 :]))
+        key, value = ("", argument) if is_word(argument) else argument.split("=", 1) if "=" in argument else ("", "")
+        if key and not value and following:
+            return f"{argument} {following[0]}: write {argument}{following[0]}, without the space"
+        if path := split_path([value, *following]) if value else None:
+            whole = override(key, path) if key else path
+            return f"{path} has a space, so quote it: {shlex.quote(whole)}"
+    return ""
+
+
 def _no_folder(word: str, path: Path) -> str:
     """Return the message for a word that is not a folder."""
+    if path.suffix in (".yaml", ".yml") and path.exists():
+        return f"{word} is a file: {EXPLANATIONS['config']}"
     if path.exists():
         return f"{word} is a file: train takes a folder of images with one folder per class; unpack an archive first"
     groups = [group for group, options in config_options().items() if word in options]

@@ -4,34 +4,41 @@ Names are compared by `opsin.errors.nearest`: the ratio of difflib, in which upp
 
 An option of a group (`model=resnet18`) is matched in this order (`_nearest_options`):
 
-1. All options that begin with the given name and an underscore.
-2. Up to three similar options, from a similarity of 0.5 on (`opsin.errors.CUTOFF`); only the first if its similarity is
+1. The translation of the name, if another framework uses it (`VALUES`).
+2. All options that begin with the given name and an underscore.
+3. Up to three similar options, from a similarity of 0.5 on (`opsin.errors.CUTOFF`); only the first if its similarity is
    at least `OPTION_CUTOFF`.
-3. Otherwise all options are listed, if there are fewer than `MAX_LISTED`.
+4. Otherwise all options are listed, if there are fewer than `MAX_LISTED`.
 
 A key (`optimizer.learning_rate=0.1`) is matched in this order (`_unknown_key`):
 
 1. The translation of its last component, if another framework uses this name (`TRANSLATIONS`).
 2. The same key with a plus sign, if it is the `_target_` of a new entry of a section, such as `callbacks`.
-3. Up to three keys with the same last component, those of Hydra last; if there are none, the explanation of this name
-   (`EXPLANATIONS`).
-4. The same key with a plus sign, if its section builds a class (`_target_`) and has no key with a similar last
+3. The same key after the option of its group, if only one option sets the key, and for another class (`_target_`).
+4. Up to three keys with the same last component, those of Hydra last and only if they have an effect; if there are
+   none, the explanation of this name (`EXPLANATIONS`).
+5. The same key with a plus sign, if its section builds a class (`_target_`) and has no key with a similar last
    component, from `LAST_CUTOFF` on: config files do not list every parameter of their class.
-5. The most similar key, from `KEY_CUTOFF` on, without those of Hydra.
-6. The key with the most similar last component, from `LAST_CUTOFF` on, without those of Hydra.
-7. Otherwise there is no suggestion.
+6. The most similar key, from `KEY_CUTOFF` on, without those of Hydra.
+7. The key with the most similar last component, from `LAST_CUTOFF` on, without those of Hydra.
+8. Otherwise there is no suggestion.
 """
 
+import contextlib
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 
+from opsin.config.hydra_keys import has_effect
 from opsin.config.hydra_session import load
 from opsin.config.overrides import is_override, key_of
+from opsin.config.project import PROJECT_FILE
 from opsin.config.search_path import ConfigSource
 from opsin.errors import nearest
+from opsin.runs.directory import OUTPUT_DIR
 from opsin.runs.quoting import opsin_command, quote
 
 OPTION_CUTOFF = 0.75
@@ -80,7 +87,8 @@ def suggest(arguments: Sequence[str], source: ConfigSource | None = None, tree: 
             first = value if value.startswith("[") else several[0]
             chosen += [f"{group}={first}"] if not wrong else []
     try:
-        keys = _keys(tree if tree is not None else OmegaConf.to_container(load(chosen, source)))
+        tree = tree if tree is not None else cast("dict[str, Any]", OmegaConf.to_container(load(chosen, source)))
+        keys = _keys(tree)
     except Exception:  # a chosen file is broken: the keys are unknown, and the error of Hydra names the file
         return "\n".join(lines)
     for key, value in pairs:
@@ -88,7 +96,8 @@ def suggest(arguments: Sequence[str], source: ConfigSource | None = None, tree: 
         if name == "mode" and (f"{owner}.metric" in keys or f"{owner}.monitor" in keys):
             lines.append(f"{key} cannot be set: whether lower or higher is better follows from the metric. Remove it.")
         elif key not in keys and key not in options and key.split(".")[0] != "hydra":
-            lines.append(_unknown_key(key, value, [*keys, *options]))
+            only = _only_option_with(key, tree, options, source or ConfigSource())
+            lines.append(_unknown_key(key, value, [*keys, *options], only))
     return "\n".join(lines)
 
 
@@ -101,17 +110,20 @@ def with_listing(advice: str) -> str:
 def translate(key: str, value: str) -> list[str]:
     """Return the overrides of Opsin for a key of another framework; empty if the key is unknown.
 
-    Only the last component of the key counts: `trainer.gpus=2` is the same as `gpus=2`.
+    Only the last component of the key counts: `trainer.gpus=2` is the same as `gpus=2`. `name` in a section is not the
+    name of a run.
 
     Args:
         key: A dotted key, such as `lr` or `model.pretrained`.
         value: As on the command line.
     """
-    found = TRANSLATIONS.get(key.rsplit(".", 1)[-1].lower(), "")
+    section, _, last = key.lower().rpartition(".")
+    found = "" if section and last == "name" else TRANSLATIONS.get(last, "")
     if not found or found == key:
         return []
     if callable(found):
         return found(value)
+    value = VALUES.get(found, {}).get(value, value)
     known = config_options().get(found, [value])
     if value not in known:
         value = next(iter(_nearest_options(value, known)), "OPTION")
@@ -123,6 +135,17 @@ def translation(key: str, value: Any) -> str:
     found = [] if isinstance(value, Mapping) else translate(key, quote(value))
     reason = EXPLANATIONS.get(key.rsplit(".", 1)[-1].lower())
     return f": did you mean {shlex.join(found)}?" if found else f": {reason}" if reason else ""
+
+
+def value_translation(key: str, value: Any) -> str:
+    """Return the end of a sentence with the value of Opsin for one of another framework; empty if it is unknown.
+
+    Args:
+        key: The dotted key, such as `trainer.precision`.
+        value: The value that the key does not take.
+    """
+    found = VALUES.get(key, {}).get(str(value).lower())
+    return f": did you mean {key}={found}?" if found else ""
 
 
 def _device(value: str) -> list[str]:
@@ -215,10 +238,26 @@ TRANSLATIONS = {
     **_names("patience early_stopping_patience", "callbacks.early_stopping.patience"),
     **_names("ema model_ema", lambda _: ["callbacks=ema"]),
     **_names("project output out out_dir output_folder save_dir log_dir default_root_dir", "output_dir"),
+    **_names("name run_name exp_name experiment_name task_name", lambda value: [f"hydra.run.dir={OUTPUT_DIR}/{value}"]),
     **_names("hparams_search", "sweep"),
     **_names("random_seed random_state manual_seed seed_everything", "seed"),
 }
 """Overrides of Opsin by the names of other frameworks (timm, Ultralytics, fastai, lightning-hydra-template)."""
+
+VALUES: Mapping[str, Mapping[str, str]] = {
+    "trainer": {"cuda": "gpu"},
+    "trainer.accelerator": {"cuda": "gpu"},
+    "trainer.precision": {
+        **dict.fromkeys(("bf16-mixed", "bfloat16", "amp", "mixed"), "bf16"),
+        **dict.fromkeys(("16-mixed", "fp16", "float16", "half"), "16"),
+        **dict.fromkeys(("32-true", "fp32", "float32", "float", "full"), "32"),
+        **dict.fromkeys(("64-true", "fp64", "float64", "double"), "64"),
+    },
+    "experiment": {"example": "quickstart"},
+    "debug": {"fdr": "fast"},
+    "sweep": {"optuna": "search"},
+}
+"""Options and values of Opsin by those of other frameworks, for the key or the group that takes them."""
 
 EXPLANATIONS = {
     **dict.fromkeys(
@@ -235,7 +274,11 @@ EXPLANATIONS = {
     ),
     **dict.fromkeys(
         ("dropout", "drop", "drop_rate", "dropout_rate"),
-        "a network with dropout has the key model.dropout or model.head_dropout",
+        "this network has no dropout; networks that have it take model.dropout or model.head_dropout",
+    ),
+    **dict.fromkeys(
+        ("config", "config_file", "conf", "cfg_file", "yaml"),
+        "a config file of your own is configs/experiment/NAME.yaml of your project, chosen with experiment=NAME",
     ),
     **dict.fromkeys(("local_rank", "rank", "world_size"), "trainer.devices and trainer.num_nodes set the processes"),
 }
@@ -246,7 +289,13 @@ def explain_unknown_option(group: str, option: str, known: Sequence[str]) -> str
     """Return a line for an option that its group does not have, with the options that could be meant."""
     if "/" in option or option.endswith((".yaml", ".yml")):
         return f"{group}={option} is not known: {group}=NAME chooses the file configs/{group}/NAME.yaml"
-    near = [f"{group}={name}" for name in _nearest_options(option, known)]
+    if any(file.stem == option for file in Path("configs", group).glob("*.yaml")):
+        return (
+            f"{group}={option} is not known: configs/{group}/{option}.yaml is read only if the {PROJECT_FILE} beside "
+            "configs has the table [tool.opsin], or with --config-dir configs"
+        )
+    translated = VALUES.get(group, {}).get(option)
+    near = [f"{group}={name}" for name in ([translated] if translated else _nearest_options(option, known))]
     if near:
         advice = f"did you mean {', '.join(near[:-1])}{' or ' if near[1:] else ''}{near[-1]}?"
     elif len(known) < MAX_LISTED:
@@ -262,14 +311,35 @@ def _nearest_options(option: str, known: Sequence[str]) -> list[str]:
     return begins or nearest(option, known, cutoff=OPTION_CUTOFF) or nearest(option, known, count=3)
 
 
-def _unknown_key(key: str, value: str, known: Sequence[str]) -> str:
+def _only_option_with(
+    key: str, tree: Mapping[str, Any], options: Mapping[str, Sequence[str]], source: ConfigSource
+) -> str:
+    """Return the option of a group, such as `model=timm`, if its file alone sets a key of the group; else "".
+
+    Options of the class that the config has are left out: the key can be added to the config as it is.
+    """
+    group, _, name = key.partition(".")
+    section = tree.get(group)
+    chosen = section.get("_target_") if isinstance(section, Mapping) else None
+    found = []
+    for option in options.get(group, ()) if name else ():
+        files = [folder / group / f"{option}.yaml" for folder in source.folders]
+        with contextlib.suppress(Exception):  # a broken file
+            file: Any = OmegaConf.to_container(OmegaConf.load(next(file for file in files if file.is_file())))
+            found += [f"{group}={option}"] if name in file and file.get("_target_") != chosen else []
+    return found[0] if len(found) == 1 else ""
+
+
+def _unknown_key(key: str, value: str, known: Sequence[str], only: str = "") -> str:
     line = f"{key}={value} is not known"
     if translated := translate(key, value):
         return f"{line}: did you mean {shlex.join(translated)}?"
+    if only:
+        return f"{line}: did you mean {shlex.join([only, f'{key}={value}'])}?"
     section, _, last = key.rpartition(".")
     if last == "_target_" and section.rpartition(".")[0] in known:  # a new callback or logger
         return f"{line}: {shlex.quote(f'+{key}={value}')} adds it"
-    same = [name for name in known if name.rsplit(".", 1)[-1] == last]
+    same = [name for name in known if name.rsplit(".", 1)[-1] == last and has_effect(name)]
     if not same and (reason := EXPLANATIONS.get(last.lower())):
         return f"{line}: {reason}"
     known = [name for name in known if not name.startswith("hydra.")]  # whose names are similar to many others

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from opsin.config.run_config import ConfigOrigin
 from opsin.config.search_path import ConfigSource
 from opsin.config.signatures import item_keys, signature_model
-from opsin.config.suggestions import translation
+from opsin.config.suggestions import translation, value_translation
 from opsin.config.target_lookup import Constructors, Target
 from opsin.config.target_refusal import UnknownConstructorError, UnpermittedPackageError, permission
 from opsin.errors import UserError, did_you_mean
@@ -205,6 +205,7 @@ class _Checker:
                 problem["type"] == "list_type" and len(problem["loc"]) == 1 and isinstance(value, str | int | float)
             )
             hint = f": write {place}{inside}=[{value}]" if is_single else _text_hint(problem["type"], value)
+            hint = hint or value_translation(f"{place}{inside}", value)
             self._add(place, f"{place}{inside} {reason}, not {value!r}{hint}")
 
     def refuse_unknown(self, keys: set[str]) -> None:

@@ -2,12 +2,13 @@
 
 import glob
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from opsin.data.datasets.image_files import image_files
 from opsin.errors import UserError
-from opsin.runs.home import user_path
+from opsin.runs.home import MAX_PARTS, split_path, user_path
 from opsin.runs.image_root import suggested_folder
 
 
@@ -22,6 +23,9 @@ def find_images(words: Sequence[str], channels: int = 3) -> list[Path]:
     Raises:
         UserError: Nothing matches an argument, or a folder contains no images.
     """
+    for position, word in enumerate(words):
+        if path := split_path(words[position : position + MAX_PARTS]):
+            raise UserError(f"no file or folder matches {word}: {path} has a space, so quote it: {shlex.quote(path)}")
     return list(dict.fromkeys(file for word in words for file in _named(word, channels)))
 
 

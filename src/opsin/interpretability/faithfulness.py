@@ -68,9 +68,19 @@ class RandomComparison:
         )
 
     @property
+    def difference(self) -> float:
+        """Insertion minus deletion."""
+        return self.insertion - self.deletion
+
+    @property
+    def random_difference(self) -> float:
+        """Insertion minus deletion of random maps."""
+        return self.random_insertion - self.random_deletion
+
+    @property
     def is_better(self) -> bool:
         """Whether the difference between insertion and deletion is larger than that of random maps."""
-        return self.insertion - self.deletion > self.random_insertion - self.random_deletion
+        return self.difference > self.random_difference
 
     @property
     def statement(self) -> str:
@@ -78,7 +88,8 @@ class RandomComparison:
         return (
             f"{'better' if self.is_better else 'no better'} than random maps: "
             f"deletion {self.deletion:.3f} (random maps {self.random_deletion:.3f}; lower is better), "
-            f"insertion {self.insertion:.3f} (random maps {self.random_insertion:.3f}; higher is better)"
+            f"insertion {self.insertion:.3f} (random maps {self.random_insertion:.3f}; higher is better), "
+            f"insertion minus deletion, which decides, {self.difference:.3f} (random maps {self.random_difference:.3f})"
             + (f", mean of {self.count}" if self.count > 1 else "")
         )
 

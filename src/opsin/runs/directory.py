@@ -19,7 +19,7 @@ from opsin.runs.atomic import write_atomically
 from opsin.runs.digests import DIGESTS, record_digests
 from opsin.runs.disk_errors import NO_LOCKS, START_AGAIN, explanation
 from opsin.runs.finished_backup import FinishedBackup
-from opsin.runs.home import real_path
+from opsin.runs.home import real_path, user_path
 from opsin.runs.quoting import printed_command, resume_command
 from opsin.runs.result import RunResult, read_result, result_text, write_result
 from opsin.runs.secret_values import mask_secrets
@@ -72,7 +72,7 @@ class RunDirectory:
         if not directory.config.is_file():
             near = newest_usable()
             hint = f"; the newest runs with a model are: {', '.join(near)}" if near else ""
-            raise UserError(f"{run} is not a run directory: it has no {directory.config.name}{hint}")
+            raise UserError(f"{run} is not a run directory: {why_no_run(run)}{hint}")
         return directory
 
     def check_links(self, out: Path | None = None) -> None:
@@ -363,6 +363,19 @@ def find_runs(folder: Path) -> list[RunDirectory]:
                 with contextlib.suppress(OSError):  # such as a link to nothing
                     found.append((run.config.stat().st_mtime, run))
     return [run for _, run in sorted(found, key=lambda entry: entry[0], reverse=True)]
+
+
+def why_no_run(path: str | Path) -> str:
+    """Return why a path is not the directory of a run, as the end of a sentence.
+
+    The path can be a link to a deleted run, be absent, or lie inside a run, such as a checkpoint.
+    """
+    given, target = user_path(path), real_path(path)
+    if not target.exists():
+        return f"it is a link to {target}, which does not exist" if given.is_symlink() else "it does not exist"
+    if run := next((above for above in given.parents if RunDirectory(real_path(above)).config.is_file()), None):
+        return f"it is inside the run {run}; give that directory"
+    return f"it has no {RunDirectory(target).config.name}"
 
 
 def newest_usable() -> list[str]:

@@ -18,8 +18,15 @@ def test_runs_are_found_at_any_depth_each_once(tmp_path: Path) -> None:
 
 
 def test_a_path_without_a_run_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nowhere is not a folder"):
+    with pytest.raises(UserError, match="nowhere is not a folder: it does not exist"):
         collect([tmp_path / "nowhere"])
+    (tmp_path / "latest").symlink_to("deleted")
+    with pytest.raises(UserError, match=r"latest is not a folder: it is a link to .*deleted, which does not exist"):
+        collect([tmp_path / "latest"])
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file is not a folder\. Give"):
+        collect([tmp_path / "file"])
+    (tmp_path / "file").unlink()
     with pytest.raises(UserError, match="contains no run"):
         collect([tmp_path])
 

@@ -97,7 +97,7 @@ def test_any_logger_of_lightning_gets_config_and_outcome(facts: RunFacts, tmp_pa
 
 class Broken(DummyLogger):
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        raise RuntimeError("no\n server")
+        raise RuntimeError("no\n server.")
 
     def log_metrics(self, *args: Any, **kwargs: Any) -> None:
         raise RuntimeError("the server is gone")
@@ -106,7 +106,7 @@ class Broken(DummyLogger):
 def test_a_logger_that_cannot_start_is_named_and_one_that_cannot_end_is_a_warning(
     facts: RunFacts, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(UserError, match=r"the logger Broken cannot start: no server\."):
+    with pytest.raises(UserError, match=r"the logger Broken cannot start: no server\.$"):
         log_start([Broken()], facts)
     log_outcome([Broken()], facts, {"test/acc": 0.5}, 10)
     assert "Broken could not record the outcome: the server is gone" in caplog.text

@@ -41,7 +41,9 @@ def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("interpret")
     parser.add_argument("run", help="a run directory, such as outputs/latest, or a network: efficientnet_lite0")
-    parser.add_argument("data", nargs="*", help="images to use instead of those of the run, as for the command embed")
+    parser.add_argument(
+        "data", nargs="*", default=[], help="images to use instead of those of the run, as for the command embed"
+    )
     parser.add_argument("--what", nargs="+", required=True, metavar="KIND", help=KINDS)
     parser.add_argument(
         "--images",

@@ -19,7 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Print a table of the checks, and return the exit code of their result."""
     parser = command_parser("verify", DETAILS)
     parser.add_argument("run", help="a run directory, such as outputs/latest")
-    parser.add_argument("overrides", nargs="*", help="overrides, such as datamodule.path=PHOTOS for moved images")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], help="overrides, such as datamodule.path=PHOTOS for moved images"
+    )
     parser.add_argument("--full", action="store_true", help="repeat all stretches of training, not only some at random")
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
     options = parser.parse_intermixed_args(arguments)

@@ -11,7 +11,7 @@ from typing import Any
 from opsin.config import RunConfig
 from opsin.errors import UserError, did_you_mean
 from opsin.evaluation.comparison.recipes import recipe_values, repetition
-from opsin.runs.directory import RunDirectory
+from opsin.runs.directory import RunDirectory, why_no_run
 from opsin.runs.flat_keys import flat_scalars
 from opsin.runs.home import real_path
 from opsin.runs.metrics_csv import EpochRow, read_epochs
@@ -107,8 +107,9 @@ def collect(paths: Iterable[str | Path]) -> list[RunRecord]:
     for path in paths:
         folder = real_path(path)
         if not folder.is_dir():
+            reason = f": {why_no_run(path)}" if not folder.exists() else ""
             raise UserError(
-                f"{path} is not a folder. Give run directories, a sweep, or a folder of runs such as outputs"
+                f"{path} is not a folder{reason}. Give run directories, a sweep, or a folder of runs such as outputs"
             )
         runs = _runs(folder)
         if not runs:

@@ -1,5 +1,7 @@
 """Embeddings of validation images for the TensorBoard projector."""
 
+import contextlib
+
 import lightning as L
 import numpy as np
 import torch
@@ -47,10 +49,11 @@ class EmbeddingProjector(TensorBoardCallback):
             embeddings.append(torch.from_numpy(extractor(images)))
         side = min(THUMBNAIL, SHEET // (int(len(pixels) ** 0.5) + 1), max(pixels.shape[1:3]))
         thumbnails = torch.from_numpy(np.stack([resize(rgb(image), (side, side)) for image in pixels]))
-        board.experiment.add_embedding(
-            torch.cat(embeddings),
-            metadata=[data.source.classes[i] for i in targets],
-            label_img=thumbnails.permute(0, 3, 1, 2).float() / 255,
-            global_step=trainer.global_step,
-            tag=TAG,
-        )
+        with contextlib.redirect_stdout(None):  # it prints a warning if a resume writes the files of a step again
+            board.experiment.add_embedding(
+                torch.cat(embeddings),
+                metadata=[data.source.classes[i] for i in targets],
+                label_img=thumbnails.permute(0, 3, 1, 2).float() / 255,
+                global_step=trainer.global_step,
+                tag=TAG,
+            )

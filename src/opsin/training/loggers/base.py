@@ -112,7 +112,7 @@ def log_start(loggers: Iterable[Logger], facts: RunFacts) -> None:
             for other in started:
                 other.finalize("failed")
             advice = logger.advice if isinstance(logger, RunLogger) else ""
-            reason = " ".join(str(error).split())
+            reason = " ".join(str(error).split()).rstrip(".")
             raise UserError(f"the logger {type(logger).__name__} cannot start: {reason}. {advice}".strip()) from error
         if not isinstance(logger, RunLogger) or logger.library:  # the others write to the disk of the run
             _continue_without(logger)
