@@ -166,6 +166,7 @@ def make_trainer(
     """
     # Imported here: the options above are all that a prediction needs, and Lightning takes seconds.
     import lightning as L
+    from lightning.pytorch.utilities import rank_zero_only
 
     from opsin.training.distributed.environment import Environment
     from opsin.training.distributed.fsdp import Sharded
@@ -213,6 +214,7 @@ def make_trainer(
         enable_model_summary=False,  # opsin.models has one
         use_distributed_sampler=False,  # the batches are divided among processes by opsin.data
     )
+    rank_zero_only.rank = trainer.global_rank  # Lightning takes it from any launcher, and other ranks log nothing
     pass_step_arguments(trainer)
     count_epochs(trainer)
     stop_after_steps(trainer)
