@@ -216,7 +216,8 @@ def make_trainer(
             enable_model_summary=False,  # opsin.models has one
             use_distributed_sampler=False,  # the batches are divided among processes by opsin.data
         )
-    rank_zero_only.rank = trainer.global_rank  # Lightning takes it from any launcher, and other ranks log nothing
+    # Lightning takes the rank of its loggers from any launcher, and other ranks than 0 log nothing.
+    rank_zero_only.rank = trainer.global_rank  # type: ignore[attr-defined]
     pass_step_arguments(trainer)
     count_epochs(trainer)
     stop_after_steps(trainer)
