@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageCms, PngImagePlugin
 
 from opsin.data import decode
-from opsin.data.decode import decode_image
+from opsin.data.decode import decode_image, image_pixels
 from opsin.data.types import BadImage
 
 RNG = np.random.default_rng(0)
@@ -27,6 +28,12 @@ def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options: objec
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     file = io.BytesIO()
     image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def tiff(values: np.ndarray, photometric: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, photometric=photometric, **options)
     return file.getvalue()
 
 
@@ -176,6 +183,53 @@ def test_sixteen_bit_gray_is_scaled_not_clipped(kind: str, channels: int) -> Non
     image = decode_image(data, channels)
     assert image.shape == (8, 10, channels)
     np.testing.assert_allclose(image[..., -1], deep / 257, atol=0.501)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_tiff_that_stores_white_as_zero_is_inverted(kind: type, compression: str | None, channels: int) -> None:
+    top = 1 if kind is np.float32 else np.iinfo(kind).max
+    values = np.rint(RNG.random((8, 10)) * top).astype(kind) if top > 1 else RNG.random((8, 10)).astype(kind)
+    data = tiff(top - values, "miniswhite", compression=compression)
+    found = decode_image(data, channels)
+    np.testing.assert_allclose(found[..., -1], values * (255.0 / top), atol=0.501)
+    opened = Image.open(io.BytesIO(data))
+    opened.load()
+    np.testing.assert_array_equal(image_pixels(opened, channels), found)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_color_in_separate_planes_is_decoded_or_refused(bits: int, compression: str | None, byteorder: str) -> None:
+    values = (RGB.astype(np.uint16) * 257).astype(f"u{bits // 8}") if bits == 16 else RGB
+    options = {"planarconfig": "separate", "compression": compression, "byteorder": byteorder}
+    data = tiff(values.transpose(2, 0, 1), "rgb", **options)
+    if bits == 16 and compression is None:
+        with pytest.raises(BadImage, match="16 bits per channel in separate planes: save it with interleaved"):
+            decode_image(data, 3)
+    else:
+        np.testing.assert_array_equal(decode_image(data, 3), RGB)
+
+
+@pytest.mark.parametrize("kind", ["f4", "i4", "i2", "u2"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_both_byte_orders_are_decoded_or_refused(kind: str, compression: str | None, byteorder: str) -> None:
+    values = (GRAY > 127).astype(kind) if kind == "f4" else (GRAY.astype(np.int64) * 128).astype(kind)
+    data = tiff(values, "minisblack", compression=compression, byteorder=byteorder)
+    if (byteorder, compression) == (">", "zlib") and kind != "u2":
+        with pytest.raises(BadImage, match="compressed values in big-endian order: save it in little-endian order"):
+            decode_image(data, 1)
+    else:
+        white = 1 if kind == "f4" else 65535
+        np.testing.assert_allclose(decode_image(data, 1)[..., 0], values * (255.0 / white), atol=0.501)
+
+
+def test_signed_values_of_eight_bits_are_refused() -> None:
+    with pytest.raises(BadImage, match=r"^signed values of 8 bits"):
+        decode_image(tiff(GRAY.view(np.int8), "minisblack"), 1)
 
 
 def test_sixteen_bit_color_is_scaled_not_clipped() -> None:

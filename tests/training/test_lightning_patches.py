@@ -1,7 +1,9 @@
 """Private names and undocumented behavior of Lightning: if a new version changes one, a test fails and names it."""
 
 import inspect
+import os
 from collections import OrderedDict
+from pathlib import Path
 
 import lightning
 import lightning as L
@@ -16,10 +18,12 @@ from lightning.pytorch.trainer import call
 from opsin.training.lightning_patches import (
     STEP_HOOKS,
     ScriptLauncher,
+    no_trainer_variables,
     pass_step_arguments,
     set_launcher,
     torch_optimizer,
 )
+from opsin.training.trainer import TrainerOptions, make_trainer
 
 CHANGED = f"Lightning {lightning.__version__} has changed: see opsin.training.lightning_patches"
 
@@ -110,3 +114,35 @@ def test_an_epoch_writes_its_metrics_with_the_step_of_its_last_batch() -> None:
 
 def test_the_name_of_the_hook_in_progress_is_an_attribute() -> None:
     assert "_current_fx_name" in vars(L.LightningModule()), f"{CHANGED}: no LightningModule._current_fx_name"
+
+
+VARIABLES = [
+    ("PL_TRAINER_FAST_DEV_RUN", "1", "fast_dev_run"),
+    ("PL_TRAINER_MIN_EPOCHS", "5", "min_epochs"),
+    ("PL_TRAINER_OVERFIT_BATCHES", "1", "overfit_batches"),
+    ("PL_TRAINER_GRADIENT_CLIP_ALGORITHM", "value", "gradient_clip_algorithm"),
+    ("PL_TRAINER_VAL_CHECK_INTERVAL", "0.5", "val_check_interval"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "attribute"), VARIABLES)
+def test_variables_of_lightning_do_not_change_a_run(
+    name: str, value: str, attribute: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found() -> object:
+        trainer = make_trainer(TrainerOptions(accelerator="cpu"), callbacks=[], loggers=[], folder=tmp_path)
+        return getattr(trainer, attribute)
+
+    expected = found()
+    monkeypatch.setenv(name, value)
+    assert found() == expected
+    assert os.environ[name] == value  # other programs that this one starts may need it
+    changed = getattr(L.Trainer(accelerator="cpu", logger=False), attribute)
+    assert changed != expected, f"{CHANGED}: {name} has no effect, no_trainer_variables may be deleted"
+
+
+def test_variables_of_lightning_return_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PL_TRAINER_MIN_EPOCHS", "5")
+    with pytest.raises(ValueError, match="an error"), no_trainer_variables():
+        raise ValueError("an error")
+    assert os.environ["PL_TRAINER_MIN_EPOCHS"] == "5"

@@ -10,6 +10,7 @@ import lightning as L
 
 from opsin.config import RunConfig
 from opsin.data import ImageDataModule
+from opsin.data.copied_files import warn_copied_files
 from opsin.errors import UserError
 from opsin.inference import teacher
 from opsin.models import Network, layers_text, summarize_layers, summary_text
@@ -115,6 +116,7 @@ def train(composed: RunConfig) -> float:
         if not point:
             warn_kept_values(composed)
             warn_seen_images(plan.fine_tuning, plan.distillation, data)
+            warn_copied_files(data.source, data.splits.subsets)
         if network.fixed:
             log.info(fixed_message(network))
         recording.record_provenance(result, composed, data)

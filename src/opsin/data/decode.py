@@ -44,6 +44,9 @@ _NPY = b"\x93NUMPY"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """The first bytes of a TIFF: in either byte order, small or large."""
 
+_WHITE_IS_ZERO, _SIGNED = 0, 2
+"""Values of two TIFF tags: of PhotometricInterpretation and of SampleFormat."""
+
 _LARGE = 2**24
 """Size in bytes above which a file is not read in one call."""
 
@@ -65,8 +68,9 @@ def decode_image(data: bytes | Path, channels: int, fit: Fit | None = None) -> N
 
     Transparency (an alpha channel, or transparent colors of a palette) is dropped and its colors are kept, as in
     `torchvision.datasets.ImageFolder`, fastai and Keras, so a network gets the same pixels from every program. 16-bit
-    gray is divided by 257; of 16-bit color, the upper 8 bits are kept. Floats in [0, 1] are multiplied by 255. Pixels
-    are not stretched to the range of an image, so equal values mean equal brightness in all images.
+    gray is divided by 257; of 16-bit color, the upper 8 bits are kept. Floats in [0, 1] are multiplied by 255. A TIFF
+    that stores white as 0 is inverted, as viewers do. Pixels are not stretched to the range of an image, so equal
+    values mean equal brightness in all images.
     `opsin.data.contrast` warns about datasets that lose their contrast by these rules.
 
     For another number of channels, the file must have exactly that number. No channel is converted or dropped. This
@@ -175,7 +179,27 @@ def _has_gray_palette(image: Image.Image) -> bool:
 
 def _gray_or_rgb(image: Image.Image, channels: int) -> Image.Image:
     """Return an opened image upright, with mode L or RGB."""
+    _refuse_misread_tiff(image)
     return _to_mode(upright(image), "L" if channels == 1 else "RGB")
+
+
+def _refuse_misread_tiff(image: Image.Image) -> None:
+    """Refuse a TIFF whose values Pillow reads in a wrong way, without an error.
+
+    Raises:
+        BadImage: It has 16 bits per channel in separate planes without compression, compressed 32-bit or signed values
+            in big-endian order, or signed values of 8 bits.
+    """
+    if (tags := getattr(image, "tag_v2", None)) is None:
+        return
+    bits = set(tags.get(ExifTags.Base.BitsPerSample, ()))
+    is_plain = tags.get(ExifTags.Base.Compression, 1) == 1
+    if is_plain and bits == {16} and tags.get(ExifTags.Base.PlanarConfiguration) == 2:
+        raise BadImage("has 16 bits per channel in separate planes: save it with interleaved channels, or compressed")
+    if not is_plain and image.mode in ("I", "F") and tags.prefix == b"MM":
+        raise BadImage("has compressed values in big-endian order: save it in little-endian order, or uncompressed")
+    if bits == {8} and _SIGNED in tags.get(ExifTags.Base.SampleFormat, ()):
+        raise BadImage("signed values of 8 bits: their range is unknown")
 
 
 def _as_array(image: Image.Image) -> NDArray[Any]:
@@ -277,8 +301,14 @@ def _to_mode(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit gray ("I;16", or "I" for 16-bit PGM) or floats in [0, 1] to 0..255."""
-    return Image.fromarray(_scaled(_as_array(image), 1.0 if image.mode == "F" else 65535.0, f"mode {image.mode}"))
+    """Scale 16-bit gray ("I;16", or "I" for 16-bit PGM) or floats in [0, 1] to 0..255.
+
+    Of the TIFFs that store white as 0, Pillow inverts those of 8 bits and fewer only.
+    """
+    pixels = _scaled(_as_array(image), 1.0 if image.mode == "F" else 65535.0, f"mode {image.mode}")
+    if getattr(image, "tag_v2", {}).get(ExifTags.Base.PhotometricInterpretation) == _WHITE_IS_ZERO:
+        np.subtract(255, pixels, out=pixels)
+    return Image.fromarray(pixels)
 
 
 def _scaled(values: NDArray[Any], top: float, kind: str) -> NDArray[np.uint8]:

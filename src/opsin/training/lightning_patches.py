@@ -5,8 +5,9 @@ has changed.
 """
 
 import contextlib
+import os
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ __all__ = [
     "count_epochs",
     "drop_empty_hooks",
     "log_epoch",
+    "no_trainer_variables",
     "pass_step_arguments",
     "set_launcher",
     "stop_after_steps",
@@ -52,6 +54,22 @@ STEP_HOOKS = (
     "on_before_optimizer_step",
     "on_train_batch_end",
 )
+
+
+@contextlib.contextmanager
+def no_trainer_variables() -> Iterator[None]:
+    """Hide the variables `PL_TRAINER_*` within a block, which set arguments of Lightning's Trainer that are not given.
+
+    `PL_TRAINER_FAST_DEV_RUN=1`, left over from another program, would end each run after one batch, and no file of the
+    run would say so.
+    """
+    found = {name: value for name, value in os.environ.items() if name.startswith("PL_TRAINER_")}
+    for name in found:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(found)
 
 
 def drop_empty_hooks(owners: Iterable[L.Callback | L.LightningModule]) -> None:

@@ -166,6 +166,7 @@ def make_trainer(
     """
     # Imported here: the options above are all that a prediction needs, and Lightning takes seconds.
     import lightning as L
+    from lightning.pytorch.utilities import rank_zero_only
 
     from opsin.training.distributed.environment import Environment
     from opsin.training.distributed.fsdp import Sharded
@@ -174,6 +175,7 @@ def make_trainer(
         NoProfiler,
         count_epochs,
         drop_empty_hooks,
+        no_trainer_variables,
         pass_step_arguments,
         stop_after_steps,
         validate_at_end,
@@ -183,36 +185,39 @@ def make_trainer(
     hide_notices()  # here, because every command that could print them makes its trainer here
     accelerator = apply_hardware_settings(options)
     drop_empty_hooks(callbacks)
-    trainer = L.Trainer(
-        accelerator=accelerator,
-        devices=options.devices,
-        num_nodes=options.num_nodes,
-        strategy=Sharded() if options.strategy == "fsdp" else options.strategy,
-        sync_batchnorm=options.sync_batchnorm,
-        precision=LIGHTNING_PRECISION[resolve_precision(options.precision, accelerator).precision],
-        max_epochs=options.max_epochs,
-        max_steps=options.max_steps,
-        max_time=options.max_time,
-        gradient_clip_val=options.gradient_clip_norm,
-        accumulate_grad_batches=options.accumulate_grad_batches,
-        check_val_every_n_epoch=options.check_val_every_n_epoch,
-        limit_train_batches=options.limit_train_batches,
-        limit_val_batches=options.limit_val_batches,
-        limit_test_batches=options.limit_test_batches,
-        log_every_n_steps=options.log_every_n_steps,
-        deterministic=DETERMINISTIC[options.deterministic],
-        benchmark=accelerator == "gpu" and options.deterministic == "off",  # the images of a run have one size
-        detect_anomaly=options.detect_anomaly,
-        profiler=_profiler(options.profiler, folder) if options.profiler else NoProfiler(),
-        plugins=[AtomicCheckpointIO(folder), Environment()],
-        callbacks=callbacks,
-        logger=loggers,
-        default_root_dir=folder,
-        num_sanity_val_steps=0,  # the first epoch ends in a validation, and the config has been checked
-        enable_progress_bar=False,  # opsin.training.callbacks has one
-        enable_model_summary=False,  # opsin.models has one
-        use_distributed_sampler=False,  # the batches are divided among processes by opsin.data
-    )
+    with no_trainer_variables():
+        trainer = L.Trainer(
+            accelerator=accelerator,
+            devices=options.devices,
+            num_nodes=options.num_nodes,
+            strategy=Sharded() if options.strategy == "fsdp" else options.strategy,
+            sync_batchnorm=options.sync_batchnorm,
+            precision=LIGHTNING_PRECISION[resolve_precision(options.precision, accelerator).precision],
+            max_epochs=options.max_epochs,
+            max_steps=options.max_steps,
+            max_time=options.max_time,
+            gradient_clip_val=options.gradient_clip_norm,
+            accumulate_grad_batches=options.accumulate_grad_batches,
+            check_val_every_n_epoch=options.check_val_every_n_epoch,
+            limit_train_batches=options.limit_train_batches,
+            limit_val_batches=options.limit_val_batches,
+            limit_test_batches=options.limit_test_batches,
+            log_every_n_steps=options.log_every_n_steps,
+            deterministic=DETERMINISTIC[options.deterministic],
+            benchmark=accelerator == "gpu" and options.deterministic == "off",  # the images of a run have one size
+            detect_anomaly=options.detect_anomaly,
+            profiler=_profiler(options.profiler, folder) if options.profiler else NoProfiler(),
+            plugins=[AtomicCheckpointIO(folder), Environment()],
+            callbacks=callbacks,
+            logger=loggers,
+            default_root_dir=folder,
+            num_sanity_val_steps=0,  # the first epoch ends in a validation, and the config has been checked
+            enable_progress_bar=False,  # opsin.training.callbacks has one
+            enable_model_summary=False,  # opsin.models has one
+            use_distributed_sampler=False,  # the batches are divided among processes by opsin.data
+        )
+    # Lightning takes the rank of its loggers from any launcher, and other ranks than 0 log nothing.
+    rank_zero_only.rank = trainer.global_rank  # type: ignore[attr-defined]
     pass_step_arguments(trainer)
     count_epochs(trainer)
     stop_after_steps(trainer)

@@ -19,7 +19,7 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.per_class import read_scores
 from opsin.runs.predictions import read_predictions
 from opsin.training.accelerator import check_devices
-from opsin.training.distributed.environment import launched, set_torchrun_variables
+from opsin.training.distributed.environment import Environment, launched, set_torchrun_variables
 from opsin.training.distributed.processes import check_process_count, is_lost_connection
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -346,6 +346,45 @@ def test_srun_variables_are_translated_to_torchrun_variables(monkeypatch: pytest
     made = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "NODE_RANK": "1"}
     made |= {"MASTER_ADDR": "node07", "MASTER_PORT": "18457"}
     assert os.environ == told | made
+
+
+LEFT_OVER = {"LOCAL_RANK": "0", "NODE_RANK": "1", "GROUP_RANK": "1", "MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "1"}
+
+
+@pytest.mark.parametrize("others", [{}, {"RANK": "0"}, {"WORLD_SIZE": "8"}, {"SLURM_PROCID": "0"}], ids=str)
+def test_variables_of_no_launcher_are_deleted(monkeypatch: pytest.MonkeyPatch, others: dict[str, str]) -> None:
+    monkeypatch.setattr(os, "environ", {"HOME": "/", **LEFT_OVER, **others})
+    set_torchrun_variables()
+    assert os.environ.keys() - {"SLURM_PROCID"} == {"HOME"}
+    assert not Environment().creates_processes_externally  # or Lightning would start no processes
+    assert (Environment().node_rank(), Environment().main_address) == (0, "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"},  # as Opsin starts a process
+        {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"},  # as torchrun does
+    ],
+    ids=["opsin", "torchrun"],
+)
+def test_variables_of_a_launcher_stay(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    monkeypatch.setattr(os, "environ", dict(variables))
+    set_torchrun_variables()
+    assert os.environ == variables
+
+
+def test_a_run_starts_its_processes_despite_variables_of_no_launcher(tmp_path: Path) -> None:
+    words = ("model=mlp", *TWO["two"], "datamodule.train_fraction=0.2", "trainer.max_epochs=1", "report=false")
+    finish(begin(tmp_path, *words, f"hydra.run.dir={tmp_path / 'run'}", RANK="0", **LEFT_OVER))
+    assert RunDirectory(tmp_path / "run").read_result().settings.devices == 2
+
+
+@pytest.mark.parametrize("variable", ["JSM_NAMESPACE_RANK", "SLURM_PROCID"])
+def test_a_rank_of_another_launcher_silences_no_logger(tmp_path: Path, variable: str) -> None:
+    words = ("model=mlp", *TWO["one"], "datamodule.train_fraction=0.2", "trainer.max_epochs=1", "report=false")
+    finish(begin(tmp_path, *words, f"hydra.run.dir={tmp_path / 'run'}", **{variable: "1"}))
+    assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
 
 
 def test_settings_that_would_hang_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,12 +11,17 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from opsin.errors import UserError
+from opsin.runs.rank import is_spawned
 
 RUN_VARIABLE = "OPSIN_RUN"
 """Environment variable in which process 0 passes the run to the processes that it starts."""
 
 PATIENCE_S = 300.0
 """Seconds that a process waits for the run directory from process 0."""
+
+
+OF_LAUNCHERS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Variables of launchers that Lightning reads."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +74,15 @@ def _number(variables: Mapping[str, str], name: str, default: str | None = None)
 
 
 def set_torchrun_variables() -> None:
-    """Set the variables of torchrun from those of srun and other launchers: other code reads only these."""
+    """Set the variables of torchrun from those of srun and other launchers: other code reads only these.
+
+    If no launcher started this process, they are deleted. A container image or an earlier program may have left some of
+    them, such as LOCAL_RANK=0 or MASTER_ADDR, and the run would wait for processes that nobody starts.
+    """
     variables = os.environ
     if launched() is None:
+        for name in () if is_spawned() else OF_LAUNCHERS:
+            variables.pop(name, None)
         return
     if "RANK" in variables:
         if "LOCAL_RANK" not in variables:  # one process on each machine, as in Kubernetes jobs
