@@ -1,7 +1,7 @@
 """Warn about image files that are in two splits: a network has seen the images that it is evaluated on."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from typing import NamedTuple
 
@@ -20,11 +20,11 @@ class _Files(NamedTuple):
 
     Attributes:
         digests: Digest of the content of each file ``(N,)``, as text of 16 bytes.
-        paths: Path of each file.
+        path: Function from the position of a file to its path.
     """
 
     digests: NDArray[np.bytes_]
-    paths: list[str]
+    path: Callable[[int], str]
 
 
 def warn_copied_files(source: Source, subsets: Mapping[Split, Subset]) -> None:
@@ -42,13 +42,14 @@ def warn_copied_files(source: Source, subsets: Mapping[Split, Subset]) -> None:
         copied = np.flatnonzero(np.isin(files[second].digests, files[first].digests))
         if not len(copied):
             continue
-        one = files[first].digests.tolist().index(files[second].digests[copied[0]])
+        copy = int(copied[0])
+        original = int(np.argmax(files[first].digests == files[second].digests[copy]))
         effect = "are too high" if first == "train" else "are too optimistic"
         _LOG.warning(
             "%s: %d of the %d %s images are copies of %s images, so their metrics %s. Delete the copies, "
             "such as %s of %s",
-            *(source.name, len(copied), len(files[second].paths), second, first, effect),
-            *(files[second].paths[copied[0]], files[first].paths[one]),
+            *(source.name, len(copied), len(files[second].digests), second, first, effect),
+            *(files[second].path(copy), files[first].path(original)),
         )
 
 
@@ -60,10 +61,18 @@ def _files(source: Source, subsets: Mapping[Split, Subset], split: Split) -> _Fi
         parts = [(source.splits[split], np.arange(len(source.splits[split])))]
     else:
         return None
-    digests, paths = [], []
+    located: list[tuple[FileImages, NDArray[np.int64]]] = []
     for images, numbers in parts:
         if not isinstance(images, FileImages):
             return None
-        digests.append(images.contents.digests()[numbers].view("S16").ravel())
-        paths += [images.locate(number) for number in numbers.tolist()]
-    return _Files(np.concatenate(digests), paths)
+        located.append((images, numbers))
+    digests = [images.contents.digests()[numbers].view("S16").ravel() for images, numbers in located]
+
+    def path(position: int) -> str:
+        for images, numbers in located:
+            if position < len(numbers):
+                return images.locate(int(numbers[position]))
+            position -= len(numbers)
+        raise IndexError(position)
+
+    return _Files(np.concatenate(digests), path)
