@@ -112,10 +112,13 @@ def test_a_temperature_is_applied_only_if_it_helps() -> None:
     assert (found.images, found.nll[1] < found.nll[0]) == (500, True)
 
     none = calibrate(np.empty((0, 3), np.float32), np.empty(0, np.int64))
-    separable = calibrate(np.eye(3, dtype=np.float32), np.arange(3))  # the best temperature is 0
+    few = calibrate(calibrated[:29] * 3, targets[:29])
+    enough = calibrate(calibrated[:30] * 3, targets[:30])
+    assert (enough.reason, enough.images) == (None, 30)
+    separable = calibrate(np.eye(30, dtype=np.float32), np.arange(30))  # the best temperature is 0
     best = calibrate(calibrated * 3 / found.temperature, targets)
-    diverged = calibrate(np.full((9, 3), np.nan, np.float32), np.arange(9) % 3)
-    cases = {"no validation images": none, "no minimum": separable, "fits": best, "not finite": diverged}
+    diverged = calibrate(np.full((90, 3), np.nan, np.float32), np.arange(90) % 3)
+    cases = {"no validation images": none, "at least 30": few, "no minimum": separable, "fits": best, "not finite": diverged}
     for words, case in cases.items():
         assert case.temperature == 1
         assert words in str(case), case

@@ -23,6 +23,9 @@ TEMPERATURES = (0.05, 20.0)
 LEAST_GAIN = 1e-6
 """Smallest decrease of the cross-entropy, in nats, for which a temperature is worth applying."""
 
+LEAST_IMAGES = 30
+"""Smallest number of validation images for which a temperature is fitted: with fewer, chance decides about it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
@@ -122,6 +125,8 @@ def calibrate(logits: Floats, targets: Integers) -> Calibration:
     """
     if not len(targets):
         return Calibration(reason="there are no validation images to fit it on")
+    if len(targets) < LEAST_IMAGES:
+        return Calibration(reason=f"to fit it, at least {LEAST_IMAGES} validation images are needed")
     if not np.isfinite(logits).all():
         return Calibration(reason="the logits of validation images are not finite")
     if (logits.argmax(axis=1) == targets).all():  # the cross-entropy falls with the temperature down to 0
