@@ -86,7 +86,7 @@ def test_cudnn_chooses_the_fastest_algorithms_unless_results_must_repeat(
     made: list[dict[str, Any]] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    monkeypatch.setattr(lightning, "Trainer", lambda **options: made.append(options) or SimpleNamespace())
+    monkeypatch.setattr(lightning, "Trainer", lambda **options: made.append(options) or SimpleNamespace(global_rank=0))
     for patch in ("pass_step_arguments", "validate_at_end", "stop_after_steps", "count_epochs"):
         monkeypatch.setattr(lightning_patches, patch, lambda trainer: None)
     before = torch.get_float32_matmul_precision()

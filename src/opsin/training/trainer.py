@@ -58,7 +58,7 @@ class TrainerOptions:
         limit_train_batches: Training batches per epoch, as a count or a fraction.
         limit_val_batches: Validation batches, as a count or a fraction; fewer than all are a stratified sample of the
             images, a function of the seed.
-        limit_test_batches: test batches, with the same sampling.
+        limit_test_batches: Test batches, with the same sampling.
         log_every_n_steps: Steps between the values that are logged by step, such as the learning rate.
         deterministic: Refuse (`strict`) or report (`warn`) operations without a deterministic implementation.
         on_oom: Out of memory, `stop` with an error, or `halve` the batch, double the accumulation and continue from the
