@@ -118,7 +118,13 @@ def test_a_temperature_is_applied_only_if_it_helps() -> None:
     separable = calibrate(np.eye(30, dtype=np.float32), np.arange(30))  # the best temperature is 0
     best = calibrate(calibrated * 3 / found.temperature, targets)
     diverged = calibrate(np.full((90, 3), np.nan, np.float32), np.arange(90) % 3)
-    cases = {"no validation images": none, "at least 30": few, "no minimum": separable, "fits": best, "not finite": diverged}
+    cases = {
+        "no validation images": none,
+        "at least 30": few,
+        "no minimum": separable,
+        "fits": best,
+        "not finite": diverged,
+    }
     for words, case in cases.items():
         assert case.temperature == 1
         assert words in str(case), case
