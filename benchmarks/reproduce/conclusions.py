@@ -29,7 +29,12 @@ def mean_accuracy(records: Sequence[Record]) -> Interval:
     if len(records) == 1:
         correct = records[0].test_correct
         return accuracy_interval(int(correct.sum()), len(correct))
-    return interval_over_runs([record.metrics[ACCURACY] for record in records])
+    return _of_accuracies(interval_over_runs([record.metrics[ACCURACY] for record in records]))
+
+
+def _of_accuracies(interval: Interval) -> Interval:
+    """Return an interval without the values that no accuracy has; Student's t does not know the limits."""
+    return Interval(interval.estimate, max(0.0, interval.low), min(1.0, interval.high))
 
 
 def further_run(records: Sequence[Record], figure: Figure) -> Interval:
@@ -48,7 +53,7 @@ def further_run(records: Sequence[Record], figure: Figure) -> Interval:
         ours = sum(record.counts["test"] for record in {record.images: record for record in records}.values())
         of_images = mean * (1 - mean) * (1 / theirs + 1 / ours)
     margin = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * math.sqrt(between_runs + of_images)
-    return Interval(mean, mean - margin, min(1.0, mean + margin))
+    return _of_accuracies(Interval(mean, mean - margin, mean + margin))
 
 
 def against_figure(records: Sequence[Record], figure: Figure) -> str:

@@ -33,11 +33,18 @@ def with_curves(row, curves):
 
 
 def test_the_mean_has_the_interval_over_seeds_or_images():
-    over_seeds = mean_accuracy(records(0.97, 0.98, 0.99))
-    assert over_seeds.estimate == pytest.approx(0.98)
+    over_seeds = mean_accuracy(records(0.87, 0.88, 0.89))
+    assert over_seeds.estimate == pytest.approx(0.88)
     assert over_seeds.margin == pytest.approx(4.3027 * 0.01 / 3**0.5, rel=1e-4)
     over_images = mean_accuracy(records(0.9))
     assert over_images.low < 0.9 < over_images.high
+
+
+@pytest.mark.parametrize("accuracies", [(0.97, 1.0), (0.98, 0.99, 1.0), (0.0, 0.02), (0.1, 0.9)])
+def test_intervals_of_accuracies_stay_between_0_and_1(accuracies):
+    for interval in (mean_accuracy(records(*accuracies)), further_run(records(*accuracies), STATED)):
+        assert 0 <= interval.low <= np.mean(accuracies) <= interval.high <= 1
+        assert interval.low == 0 or interval.high == 1
 
 
 def test_a_stated_figure_inside_the_prediction_interval_is_not_distinguishable():
