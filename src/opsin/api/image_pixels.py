@@ -178,7 +178,7 @@ def is_one_image(images: Any) -> bool:
         return True
     if hasattr(images, "read"):  # its lines are no images
         raise UserError(f"{type(images).__name__} is not an image: give its path, or its bytes, as read() returns them")
-    if isinstance(images, Mapping | Set):  # without an order, or with keys in the place of images
+    if isinstance(images, Mapping | Set):  # a set has no order; a mapping yields keys, not images
         raise UserError(f"a {type(images).__name__} of images is not accepted: give a list of them")
     if isinstance(images, Iterable):
         return False

@@ -75,7 +75,7 @@ class ConfigOrigin:
         return {key for file in files for key in self._section_of(file, section)}
 
     def _section_of(self, file: str, section: str) -> Mapping[str, Any]:
-        folder = next((folder for folder in self.folders if (folder / file).is_file()), None)
+        folder = self._folder_of(file)
         tree = _values(folder / file) if folder else None
         found = tree.get(section) if isinstance(tree, dict) else None
         return found if isinstance(found, dict) else {}
@@ -94,10 +94,13 @@ class ConfigOrigin:
 
     def _place(self, files: Iterable[tuple[str, list[str]]]) -> str:
         for file, keys in files:
-            folder = next((folder for folder in self.folders if (folder / file).is_file()), None)
+            folder = self._folder_of(file)
             if folder and _holds(folder / file, keys):
                 return f"in {folder.name}/{file}"
         return ""
+
+    def _folder_of(self, file: str) -> Path | None:
+        return next((folder for folder in self.folders if (folder / file).is_file()), None)
 
     def _files(self, path: str) -> Iterator[tuple[str, list[str]]]:
         """Yield the files that may set a key, the last one composed first, and the keys within each."""

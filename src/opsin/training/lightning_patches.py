@@ -5,9 +5,8 @@ has changed.
 """
 
 import contextlib
-import os
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from torch.optim import Optimizer
 
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open
+from opsin.runs.hidden_variables import hidden_variables
 
 __all__ = [
     "STEP_HOOKS",
@@ -56,20 +56,13 @@ STEP_HOOKS = (
 )
 
 
-@contextlib.contextmanager
-def no_trainer_variables() -> Iterator[None]:
+def no_trainer_variables() -> AbstractContextManager[None]:
     """Hide the variables `PL_TRAINER_*` within a block, which set arguments of Lightning's Trainer that are not given.
 
     `PL_TRAINER_FAST_DEV_RUN=1`, left over from another program, would end each run after one batch, and no file of the
     run would say so.
     """
-    found = {name: value for name, value in os.environ.items() if name.startswith("PL_TRAINER_")}
-    for name in found:
-        del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.update(found)
+    return hidden_variables("PL_TRAINER_")
 
 
 def drop_empty_hooks(owners: Iterable[L.Callback | L.LightningModule]) -> None:

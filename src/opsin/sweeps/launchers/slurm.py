@@ -13,7 +13,8 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,7 @@ from pydantic import Field
 
 from opsin.config.locations import module_path, train_process
 from opsin.errors import UserError
+from opsin.runs.hidden_variables import hidden_variables
 from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.launchers.slurm_queue import Queue, end_of
 
@@ -301,15 +303,6 @@ def _check_installed() -> None:
         raise UserError("launcher=slurm needs submitit: pip install 'opsin[slurm]'")
 
 
-@contextlib.contextmanager
-def _outside_slurm() -> Iterator[None]:
+def _outside_slurm() -> AbstractContextManager[None]:
     """Remove the SLURM variables of this process in the block; otherwise sbatch inherits the limits of its job."""
-    inherited: Mapping[str, str] = {}
-    if "SLURM_JOB_ID" in os.environ:
-        inherited = {name: value for name, value in os.environ.items() if re.match("SLURMD?_(?!CONF$)", name)}
-    for name in inherited:
-        del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.update(inherited)
+    return hidden_variables("SLURMD?_(?!CONF$)") if "SLURM_JOB_ID" in os.environ else contextlib.nullcontext()

@@ -19,7 +19,6 @@ RUN_VARIABLE = "OPSIN_RUN"
 PATIENCE_S = 300.0
 """Seconds that a process waits for the run directory from process 0."""
 
-
 OF_LAUNCHERS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Variables of launchers that Lightning reads."""
 
