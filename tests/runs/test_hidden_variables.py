@@ -11,8 +11,10 @@ from opsin.sweeps.launchers.slurm import _outside_slurm
 def test_variables_are_hidden_by_the_beginning_of_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"MADE_A": "1", "MADE_B": "2", "NOT_MADE_C": "3"}
     monkeypatch.setattr(os, "environ", dict(given))
-    with pytest.raises(ValueError, match="an error"), hidden_variables("MADE_"):
+    with hidden_variables("MADE_"):
         assert os.environ == {"NOT_MADE_C": "3"}
+    assert os.environ == given
+    with pytest.raises(ValueError, match="an error"), hidden_variables("MADE_"):
         raise ValueError("an error")
     assert os.environ == given
 
