@@ -43,7 +43,7 @@ class Comparison:
 
 
 COMPARISONS = {
-    "precision_digits": Comparison(("datamodule=digits", "model=cnn_gap", "trainer.max_epochs=8"), None, 20),
+    "precision_digits": Comparison(("datamodule=digits", "model=cnn_gap", "trainer.max_epochs=8"), None, 60),
     "precision_mnist": Comparison(("experiment=mnist_cnn_gap", "trainer.max_epochs=4"), "MNIST/raw", 5),
     "precision_cifar10": Comparison(("experiment=cifar10_cnn_batchnorm", "trainer.max_epochs=12"), "cifar10_jpeg", 10),
     "precision_cats_vs_dogs": Comparison(

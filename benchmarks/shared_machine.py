@@ -19,7 +19,7 @@ from benchmarks.session import Session
 from benchmarks.startup_memory_scaling import ROOT, environment
 from opsin.runs.cpu_cores import available_cores
 
-BATCH_SIZES = (64, 256)
+BATCH_SIZES = (16, 64, 256)
 VARIABLES = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")
 ROUND_SECONDS = 0.4
 ROUNDS = 7
