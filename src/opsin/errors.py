@@ -53,13 +53,13 @@ def in_own_code(error: BaseException) -> str:
     message = f"{type(error).__name__}: {error}".removesuffix(": ")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
-        if frame.line and not _is_installed(path):
+        if frame.line and not is_installed(path):
             shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
             return f"{message} ({shown}:{frame.lineno}, in {frame.name}: {frame.line})"
     return message
 
 
-def _is_installed(path: Path) -> bool:
+def is_installed(path: Path) -> bool:
     """Return whether a file belongs to Opsin, an installed package or Python."""
     roots = (Path(__file__).parent, sysconfig.get_path("stdlib"))
     in_packages = {"site-packages", "dist-packages"} & set(path.parts)

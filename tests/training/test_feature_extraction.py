@@ -1,7 +1,10 @@
 """The key of cached features changes with everything of a user's own modules that changes their outputs."""
 
+import importlib
+import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from opsin.models import cnn_gap
-from opsin.training.feature_extraction import own_attributes, own_sources, structure_digest, weights_digest
+from opsin.training.feature_extraction import own_attributes, own_files, own_sources, structure_digest, weights_digest
 
 
 class Base(nn.Module):
@@ -80,6 +83,37 @@ def test_the_source_of_base_classes_is_part_of_the_structure() -> None:
     text = "".join(own_sources([nn.Sequential(Scaled(1))]))
     assert "* 31" in text
     assert "x * self.factor" in text
+
+
+HELPERS = "import torch\n{imports}\ndef halved(x):\n    return x * {factor}\n"
+OWN = """
+from torch import nn
+import helpers
+LIMIT = {limit}
+class Stage(nn.Module):
+    def forward(self, x):
+        return helpers.halved(x).clamp(max=LIMIT)
+"""
+
+
+def test_files_that_own_modules_use_are_part_of_the_structure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The modules import each other, as those of a package may."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def digest(limit: float, factor: float) -> str:
+        for name in ("stages_of_mine", "helpers"):
+            sys.modules.pop(name, None)
+        (tmp_path / "helpers.py").write_text(HELPERS.format(imports="import stages_of_mine", factor=factor))
+        (tmp_path / "stages_of_mine.py").write_text(OWN.format(limit=limit))
+        importlib.invalidate_caches()
+        return structure_digest({"stage": importlib.import_module("stages_of_mine").Stage()})
+
+    assert digest(1, 0.5) == digest(1, 0.5)
+    assert len({digest(1, 0.5), digest(2, 0.5), digest(1, 0.25)}) == 3
+
+
+def test_files_of_libraries_are_left_out() -> None:
+    assert own_files(["torch.nn", "numpy", "opsin.models.network", "no.such.module", ""]) == []
 
 
 def test_buffers_that_are_not_saved_are_part_of_the_weights() -> None:
