@@ -12,8 +12,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from opsin.models import cnn_gap
-from opsin.training.feature_extraction import own_attributes, own_files, own_sources, structure_digest, weights_digest
+from opsin.models import cnn_gap, resnet18, timm
+from opsin.training.feature_extraction import (
+    library_versions,
+    own_attributes,
+    own_files,
+    own_sources,
+    structure_digest,
+    weights_digest,
+)
 
 
 class Base(nn.Module):
@@ -114,6 +121,14 @@ def test_files_that_own_modules_use_are_part_of_the_structure(tmp_path: Path, mo
 
 def test_files_of_libraries_are_left_out() -> None:
     assert own_files(["torch.nn", "numpy", "opsin.models.network", "no.such.module", ""]) == []
+
+
+def test_versions_of_libraries_are_facts_of_the_networks_that_use_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda name: f"1 of {name}")
+    assert library_versions([cnn_gap(num_logits=2, in_channels=1, image_size=(28, 28))]) == {}
+    assert library_versions([resnet18(num_logits=2, image_size=(32, 32))]) == {"torchvision": "1 of torchvision"}
+    lite = timm(name="test_efficientnet", num_logits=2, image_size=(64, 64))
+    assert library_versions(lite.stages.values()) == {"timm": "1 of timm"}
 
 
 def test_buffers_that_are_not_saved_are_part_of_the_weights() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib.metadata
 import inspect
 import re
 import sys
@@ -34,7 +35,10 @@ BLOCK, BLOCK_ON_CPU = 64, 32
 take the memory of the process."""
 
 LIBRARIES = ("opsin", "timm", "torch", "torchvision")
-"""Packages whose modules are identified by their text and the version of torch."""
+"""Packages whose modules are identified by their text and by versions: that of torch, and those of `VERSIONED`."""
+
+VERSIONED = ("timm", "torchvision")
+"""Packages whose version is a fact of the networks that have modules of them."""
 
 _MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
 """Attributes that every module has, such as its mode."""
@@ -78,6 +82,7 @@ class Extractor:
             "precision": self.precision,
             "device": self.device.type,
             "torch": torch.__version__,
+            **library_versions(taken.values()),
         }
 
     def __call__(self, images: Tensor) -> NDArray[np.float32]:
@@ -170,6 +175,12 @@ def _described(value: Any) -> str:
     if isinstance(value, np.ndarray):  # the text of a large array omits most of its values
         return f"{value.dtype} {value.shape} {hashlib.blake2b(value.tobytes(), digest_size=16).hexdigest()}"
     return digest(value) if isinstance(value, Tensor) else _ADDRESS.sub("", repr(value))
+
+
+def library_versions(modules: Iterable[nn.Module]) -> dict[str, str]:
+    """Return the versions of the packages in `VERSIONED` that define classes of some modules: their code can change."""
+    packages = {type(part).__module__.partition(".")[0] for module in modules for part in module.modules()}
+    return {name: importlib.metadata.version(name) for name in VERSIONED if name in packages}
 
 
 def weights_digest(modules: Iterable[nn.Module]) -> str:
