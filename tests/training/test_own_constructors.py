@@ -98,7 +98,9 @@ class Own(nn.Module):
         (lambda images, targets: (images[:2], targets[:2]), r"of shape \(2, .* and 2 targets from .*keep their number"),
         (lambda images, targets: (images, targets[:2]), "and 2 targets from images"),
         (lambda images, targets: (images[..., 1:], targets), "keep their number and size"),
+        (lambda images, targets: ((images * 255).byte(), targets), r"images of type torch\.uint8: return floats"),
         (lambda images, targets: [images / 2, targets], None),
+        (lambda images, targets: (images.half(), targets), None),
     ],
 )
 def test_an_augmentation_of_your_own_that_loses_images_is_named(
@@ -107,7 +109,8 @@ def test_an_augmentation_of_your_own_that_loses_images_is_named(
     data = ImageDataModule(source(60), DataOptions(data_dir=str(tmp_path)), augmentation=Own(result))
     batch = next(iter(data.train_dataloader()))
     if message is None:
-        assert data.finish(batch, augment=True).images.shape == batch.images.shape
+        found = data.finish(batch, augment=True).images
+        assert (found.shape, found.dtype) == (batch.images.shape, torch.float32)
         return
     with pytest.raises(UserError, match=f"^augmentation: .*{message}"):
         data.finish(batch, augment=True)

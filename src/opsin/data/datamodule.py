@@ -300,7 +300,7 @@ def _checked(result: Any, shape: torch.Size, augmentation: nn.Module) -> tuple[t
     """Return images and targets that an augmentation has made; it may be code of the user.
 
     Raises:
-        UserError: They are not a pair of tensors, or not as many and as large as the images before.
+        UserError: They are not a pair of tensors, not as many and as large as the images before, or not floats.
     """
     name = f"augmentation: {type(augmentation).__name__}"
     is_pair = isinstance(result, tuple | list) and len(result) == 2
@@ -312,4 +312,6 @@ def _checked(result: Any, shape: torch.Size, augmentation: nn.Module) -> tuple[t
             f"{name} makes images of shape {tuple(images.shape)} and {len(targets)} targets from images of shape "
             f"{tuple(shape)}: keep their number and size"
         )
-    return images, targets
+    if not images.is_floating_point():
+        raise UserError(f"{name} returns images of type {images.dtype}: return floats in [0, 1], as it gets them")
+    return images.float(), targets
