@@ -53,13 +53,13 @@ def in_own_code(error: BaseException) -> str:
     message = f"{type(error).__name__}: {error}".removesuffix(": ")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
-        if frame.line and not _is_installed(path):
+        if frame.line and not is_installed(path):
             shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
             return f"{message} ({shown}:{frame.lineno}, in {frame.name}: {frame.line})"
     return message
 
 
-def _is_installed(path: Path) -> bool:
+def is_installed(path: Path) -> bool:
     """Return whether a file belongs to Opsin, an installed package or Python."""
     roots = (Path(__file__).parent, sysconfig.get_path("stdlib"))
     in_packages = {"site-packages", "dist-packages"} & set(path.parts)
@@ -70,7 +70,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error is an out-of-memory error, of the machine or of its accelerator."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    signs = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    signs = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 

@@ -96,9 +96,11 @@ class OwnImages:
         return f"own image {index}"
 
 
-def source(images: Any, *, split: str = "train", classes: Any = ("a", "b"), channels: int = 3) -> Source:
+def source(
+    images: Any, *, split: str = "train", classes: Any = ("a", "b"), channels: int = 3, size: tuple[int, int] = (5, 6)
+) -> Source:
     others = {} if split == "train" else {"train": OwnImages()}
-    return Source("mine", classes, channels, (5, 6), None, None, {**others, split: images})  # type: ignore[dict-item]
+    return Source("mine", classes, channels, size, None, None, {**others, split: images})  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +115,13 @@ def source(images: Any, *, split: str = "train", classes: Any = ("a", "b"), chan
         ({"images": ArrayImages(PIXELS.transpose(0, 3, 1, 2), TARGETS, "m")}, r"of 6 channels.*are \(N, H, W, C\)"),
         ({"images": OwnImages(), "split": "validation"}, "the split 'validation': call its splits train, val, test"),
         ({"images": OwnImages(), "classes": (0, 1)}, "give their names, as text"),
+        ({"images": OwnImages(targets=TARGETS * 0), "classes": ("a",)}, r"classes \['a'\]: a classifier needs two"),
+        ({"images": OwnImages(), "classes": ()}, r"classes \[\]: a classifier needs two"),
+        ({"images": OwnImages(), "classes": ("b", "a", "b")}, "two classes 'b': give each a name of its own"),
+        ({"images": OwnImages(), "size": (5, 0)}, r"is \(5, 0\): give height and width in pixels"),
+        ({"images": OwnImages(PIXELS[:0], TARGETS[:0])}, "'train' .*has no images"),
+        ({"images": OwnImages(PIXELS[:0], TARGETS[:0]), "split": "val"}, "'val' .*has no images: .* or leave it out"),
+        ({"images": ArrayImages(PIXELS[:0], TARGETS[:0], "m"), "split": "test"}, "'test' .*has no images"),
     ],
 )
 def test_facts_that_contradict_the_images_are_refused(changes: dict[str, Any], message: str) -> None:

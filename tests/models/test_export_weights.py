@@ -93,6 +93,29 @@ def test_a_backbone_in_half_precision_loads_into_another_head(tmp_path) -> None:
         assert mine.dtype == torch.float32
 
 
+class Tied(nn.Module):
+    """A network with a weight that two layers share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+        self.third.weight = self.second.weight
+        self.fc = nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in (self.first, self.second, self.third):
+            x = layer(x).relu()
+        return self.fc(x.mean((2, 3)))
+
+
+def test_layers_that_share_tensors_are_exported_and_loaded(tmp_path) -> None:
+    taught, again = (as_network("tied", Tied(), num_logits=2, in_channels=3, image_size=SIZE).eval() for _ in range(2))
+    images = torch.randn(2, 3, *SIZE)
+    check(taught, Tied(), images, tmp_path / "it.safetensors")
+    assert load_weights(again, str(tmp_path / "it.safetensors")).head
+    assert torch.equal(again(images), taught(images))
+
+
 def test_a_failed_export_keeps_the_old_file(tmp_path, monkeypatch) -> None:
     def fail(descriptor):
         raise OSError(28, "No space left on device")

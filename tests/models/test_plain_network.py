@@ -3,6 +3,7 @@
 import copy
 import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import plain_networks as plain
@@ -410,3 +411,64 @@ def test_two_classes_need_one_logit() -> None:
 )
 def test_the_number_of_channels_is_read_from_the_first_layer(module: nn.Module, channels: int | None) -> None:
     assert first_channels(module, (8, 8)) == channels
+
+
+class Tracked(nn.Module):
+    """A network that runs a function on its features, in training only, and counts the passes."""
+
+    def __init__(self, change: Callable[["Tracked", Tensor], Any]) -> None:
+        super().__init__()
+        self.change = change
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.count = nn.BatchNorm2d(4)
+        self.fc = nn.Linear(4, 2)
+        self.register_buffer("level", torch.zeros(()))
+        self.passes = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.conv(x)
+        if self.training:
+            self.passes += 1
+            self.change(self, maps)
+        return self.fc((maps - self.level).relu().mean((2, 3)))
+
+
+def noise(network: Tracked, maps: Tensor) -> None:
+    maps.mul_(1 + torch.rand_like(maps))
+
+
+def erased(network: Tracked, maps: Tensor) -> None:
+    maps[:, 0] = 0.0
+
+
+def masked(network: Tracked, maps: Tensor) -> None:
+    maps.masked_fill_(maps > 0.1, 0.0)
+
+
+def level_in_place(network: Tracked, maps: Tensor) -> None:
+    network.level.lerp_(maps.detach().mean(), 0.1)
+
+
+def level_assigned(network: Tracked, maps: Tensor) -> None:
+    network.level = 0.9 * network.level + 0.1 * maps.detach().mean()
+
+
+def counted(network: Tracked, maps: Tensor) -> None:
+    network.count(maps)
+
+
+@pytest.mark.parametrize("change", [noise, erased, masked, level_in_place, level_assigned, counted])
+def test_operations_of_training_whose_result_is_not_used_are_kept(change: Callable[[Tracked, Tensor], Any]) -> None:
+    own = Tracked(change)
+    original = copy.deepcopy(own)
+    network = as_network("own", own, num_logits=2, in_channels=1, image_size=(8, 8)).train()
+    assert (own.passes, float(own.level)) == (0, 0.0)
+    images = torch.rand(3, 1, 8, 8)
+    for _ in range(2):
+        outputs = []
+        for module in (network, original):
+            torch.manual_seed(0)
+            outputs.append(module(images))
+        torch.testing.assert_close(*outputs)
+    state = {key.rpartition("stages.body.")[2]: value for key, value in network.state_dict().items()}
+    assert all(torch.equal(value, state[key]) for key, value in original.state_dict().items() if "fc" not in key)

@@ -1,7 +1,10 @@
 """The key of cached features changes with everything of a user's own modules that changes their outputs."""
 
+import importlib
+import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +12,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from opsin.models import cnn_gap
-from opsin.training.feature_extraction import own_attributes, own_sources, structure_digest, weights_digest
+from opsin.models import cnn_gap, resnet18, timm
+from opsin.training.feature_extraction import (
+    library_versions,
+    own_attributes,
+    own_files,
+    own_sources,
+    structure_digest,
+    weights_digest,
+)
 
 
 class Base(nn.Module):
@@ -80,6 +90,45 @@ def test_the_source_of_base_classes_is_part_of_the_structure() -> None:
     text = "".join(own_sources([nn.Sequential(Scaled(1))]))
     assert "* 31" in text
     assert "x * self.factor" in text
+
+
+HELPERS = "import torch\n{imports}\ndef halved(x):\n    return x * {factor}\n"
+OWN = """
+from torch import nn
+import helpers
+LIMIT = {limit}
+class Stage(nn.Module):
+    def forward(self, x):
+        return helpers.halved(x).clamp(max=LIMIT)
+"""
+
+
+def test_files_that_own_modules_use_are_part_of_the_structure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The modules import each other, as those of a package may."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def digest(limit: float, factor: float) -> str:
+        for name in ("stages_of_mine", "helpers"):
+            sys.modules.pop(name, None)
+        (tmp_path / "helpers.py").write_text(HELPERS.format(imports="import stages_of_mine", factor=factor))
+        (tmp_path / "stages_of_mine.py").write_text(OWN.format(limit=limit))
+        importlib.invalidate_caches()
+        return structure_digest({"stage": importlib.import_module("stages_of_mine").Stage()})
+
+    assert digest(1, 0.5) == digest(1, 0.5)
+    assert len({digest(1, 0.5), digest(2, 0.5), digest(1, 0.25)}) == 3
+
+
+def test_files_of_libraries_are_left_out() -> None:
+    assert own_files(["torch.nn", "numpy", "opsin.models.network", "no.such.module", ""]) == []
+
+
+def test_versions_of_libraries_are_facts_of_the_networks_that_use_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda name: f"1 of {name}")
+    assert library_versions([cnn_gap(num_logits=2, in_channels=1, image_size=(28, 28))]) == {}
+    assert library_versions([resnet18(num_logits=2, image_size=(32, 32))]) == {"torchvision": "1 of torchvision"}
+    lite = timm(name="test_efficientnet", num_logits=2, image_size=(64, 64))
+    assert library_versions(lite.stages.values()) == {"timm": "1 of timm"}
 
 
 def test_buffers_that_are_not_saved_are_part_of_the_weights() -> None:

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import MonitoredMetric, RunResult
@@ -53,3 +55,18 @@ def test_a_run_of_all_epochs_ended_early_only_if_it_diverged(epochs: int, diverg
     plan: Any = SimpleNamespace(trainer=SimpleNamespace(max_epochs=3, max_steps=-1))
     trainer: Any = SimpleNamespace(callbacks=[stopping], global_step=9)
     assert recording._early_end(plan, trainer, epochs) == reason
+
+
+@pytest.mark.parametrize(("epochs", "says"), [(2, True), (3, False)])
+def test_early_stopping_of_lightning_is_a_reason_too(epochs: int, says: bool) -> None:
+    stopping = LightningEarlyStopping("val/loss", patience=1)
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, **_: decision)
+    trainer: Any = SimpleNamespace(callbacks=[stopping], global_step=9, strategy=strategy, world_size=1)
+    trainer.fast_dev_run, trainer.should_stop, trainer.current_epoch, trainer.global_rank = False, False, 1, 0
+    plan: Any = SimpleNamespace(trainer=SimpleNamespace(max_epochs=3, max_steps=-1))
+    assert recording._early_end(plan, trainer, 2) is None  # by another callback
+    for loss in (1.0, 2.0):
+        trainer.callback_metrics = {"val/loss": torch.tensor(loss)}
+        stopping._run_early_stopping_check(trainer)
+    assert trainer.should_stop
+    assert ("did not improve" in (recording._early_end(plan, trainer, epochs) or "")) == says

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch.optim.lr_scheduler import CyclicLR
 
 from opsin.config import compose
 from opsin.config.target_lookup import Target
@@ -115,6 +116,25 @@ def test_a_limit_of_steps_counts_for_what_is_never_reached(
     warn_unreached(plan, data, build.freeze_schedule(plan, network))
     found = [record.getMessage() for record in caplog.records]
     assert [text[: len(message)] for text, message in zip(found, messages, strict=True)] == messages
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, ["scheduler.step_size_up=2000 counts epochs and is not below trainer.max_epochs=30"]),
+        ({"step_size_up": 30}, ["scheduler.step_size_up=30 counts epochs and is not below trainer.max_epochs=30"]),
+        ({"step_size_up": 5}, []),
+    ],
+)
+def test_a_cycle_that_never_reaches_its_highest_rate_is_named(
+    data_dir: Path, arguments: dict[str, Any], message: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    plan, data = checked(data_dir)
+    cycled = replace(plan, schedule=Target(CyclicLR, {"base_lr": 0.001, "max_lr": 0.01, **arguments}))
+    network, _ = build.network(plan, data, 10, pretrained=False)
+    caplog.clear()
+    warn_unreached(cycled, data, build.freeze_schedule(plan, network))
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == message
 
 
 def own_schedule(optimizer: Any, *, warmup_epochs: float = 20.0) -> Any:

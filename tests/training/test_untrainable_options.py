@@ -4,10 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from lightning.pytorch import callbacks
 
 from opsin.config import RunConfig, compose
 from opsin.errors import UserError
-from opsin.training.plan import RunPlan, check_trainable, make_plan
+from opsin.training.plan import UNUSABLE_CALLBACKS, RunPlan, check_trainable, make_plan
 from opsin.training.trainer import TrainerOptions, check_hardware
 
 TIMER = "{_target_: lightning.pytorch.callbacks.Timer, duration: '00:02:00:00'}"
@@ -56,6 +57,43 @@ def test_only_one_limit_of_the_time_is_accepted(second: str) -> None:
     check_trainable(make_plan(compose([second])))
     with pytest.raises(UserError, match=r"^callbacks\.timer\.duration and \S+(duration|max_time): only one limit"):
         check_trainable(make_plan(compose([f"+callbacks.timer={TIMER}", second])))
+
+
+UNUSABLE = {
+    "BackboneFinetuning": ({}, r"Set model\.phases"),
+    "BatchSizeFinder": ({}, r"Set datamodule\.batch_size=auto"),
+    "GradientAccumulationScheduler": ({"scheduling": {2: 4}}, r"Set trainer\.accumulate_grad_batches"),
+    "LearningRateFinder": ({}, r"Use .*find.lr"),
+    "ModelPruning": ({"pruning_fn": "l1_unstructured"}, r"Leave it out"),
+    "RichProgressBar": ({}, r"callbacks\.progress"),
+    "StochasticWeightAveraging": ({"swa_lrs": 0.01}, r"Use callbacks=ema"),
+    "TQDMProgressBar": ({}, r"callbacks\.progress"),
+}
+"""Arguments of the callbacks of Lightning that cannot be used, and a part of the message."""
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_callbacks_of_lightning_that_contradict_a_run_are_refused(composed: RunConfig, name: str) -> None:
+    arguments, way_out = UNUSABLE[name]
+    plan = plan_with(composed, "callbacks", {"mine": {"_target_": f"lightning.pytorch.callbacks.{name}", **arguments}})
+    with pytest.raises(UserError, match=rf"^callbacks\.mine: {name} of Lightning cannot be used: .*{way_out}"):
+        check_trainable(plan)
+    own = type("Own", (plan.callbacks["mine"].call,), {"__module__": "mine"})
+    derived = {**plan.callbacks, "mine": replace(plan.callbacks["mine"], call=own)}
+    with pytest.raises(UserError, match=rf"{name} of Lightning cannot be used"):
+        check_trainable(replace(plan, callbacks=derived))
+
+
+def test_each_unusable_callback_is_one_of_lightning() -> None:
+    assert UNUSABLE.keys() == UNUSABLE_CALLBACKS.keys()
+    assert all(hasattr(callbacks, name) for name in UNUSABLE)
+
+
+@pytest.mark.parametrize("name", ["ModelCheckpoint", "EMAWeightAveraging", "EarlyStopping"])
+def test_other_callbacks_of_lightning_are_accepted(composed: RunConfig, name: str) -> None:
+    arguments = {"monitor": "val/loss"} if name == "EarlyStopping" else {}
+    values = {"mine": {"_target_": f"lightning.pytorch.callbacks.{name}", **arguments}}
+    check_trainable(plan_with(composed, "callbacks", values))
 
 
 def test_a_run_of_several_gpus_is_evaluated_on_a_cpu() -> None:

@@ -9,14 +9,14 @@ import pytest
 from datamodules import image_data
 from sharded import source
 from timm.optim import Muon
-from torch.optim import SGD, AdamW
+from torch.optim import SGD, AdamW, Rprop
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from opsin.config import compose
 from opsin.config.target_lookup import Target
 from opsin.data import Augmentation
 from opsin.errors import UserError
-from opsin.models import cnn_deep
+from opsin.models import cnn_deep, inception_v3
 from opsin.models.fine_tuning import FreezeSchedule, Phase
 from opsin.training import optim
 from opsin.training.plan import RunPlan, make_plan
@@ -177,6 +177,54 @@ def test_rates_of_the_stages_have_no_effect_if_the_schedule_sets_them(
     reason = f"has no effect: the schedule {schedule.__name__} sets all learning rates"
     found = unused(caplog, changed, image_data(CARVED, data_dir=str(tmp_path)), WHOLE, words)
     assert found == (set() if has_effect else {f"{word} {reason}" for word in words})
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "decay", "expected"),
+    [
+        (Rprop, 0.1, "optimizer.weight_decay=0.1 has no effect: Rprop has no weight decay"),
+        (SGD, 0.0, "optimizer.decay_norm_and_bias=true has no effect: optimizer.weight_decay is 0"),
+        (AdamW, 0.1, None),
+        (lambda params: AdamW(params), 0.1, None),  # the parameter groups have a weight decay
+    ],
+)
+def test_weight_decay_that_no_parameter_gets(
+    optimizer: Any,
+    decay: float,
+    expected: str | None,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    plan: RunPlan,
+) -> None:
+    changed = replace(plan, optimizer=Target(optimizer), groups=replace(plan.groups, weight_decay=decay))
+    words = ("optimizer.weight_decay=0.1", "optimizer.decay_norm_and_bias=true")
+    found = unused(caplog, changed, image_data(CARVED, data_dir=str(tmp_path)), WHOLE, words)
+    assert found == ({expected} if expected else set())
+
+
+def test_views_that_are_not_cached(tmp_path: Path, caplog: pytest.LogCaptureFixture, plan: RunPlan) -> None:
+    def of(mode: Any, changes: Augmentation) -> set[str]:
+        data = image_data(CARVED, data_dir=str(tmp_path), augmentation=changes)
+        cached = replace(plan, feature_cache=replace(plan.feature_cache, mode=mode))
+        return unused(caplog, cached, data, WHOLE, ("feature_cache.views=4",))
+
+    text = "feature_cache.views=4 has no effect:"
+    assert of("auto", Augmentation(rotation=5)) == set()
+    assert of("auto", Augmentation()) == {f"{text} training images are not augmented"}
+    assert of("off", Augmentation(rotation=5)) == {f"{text} feature_cache=off"}
+
+
+def test_the_weight_of_an_auxiliary_head_that_is_off(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, plan: RunPlan
+) -> None:
+    def of(auxiliary: bool) -> set[str]:
+        arguments = {"auxiliary": auxiliary, "head": "dense"}
+        changed = replace(plan, model=replace(plan.model, call=inception_v3, arguments=arguments))
+        data = image_data(CARVED, data_dir=str(tmp_path))
+        return unused(caplog, changed, data, WHOLE, ("+model.auxiliary_weight=0.3",))
+
+    assert of(True) == set()
+    assert of(False) == {"model.auxiliary_weight=0.3 has no effect: model.auxiliary is false"}
 
 
 def test_another_network_may_use_the_same_name(tmp_path: Path, caplog: pytest.LogCaptureFixture, plan: RunPlan) -> None:

@@ -230,7 +230,8 @@ class ImageDataModule(L.LightningDataModule):
             return batch._replace(images=batch.images.float())
         if not augment or self.augmentation is None:
             return batch._replace(images=self.preprocess(batch.images))
-        images, targets = self.augmentation(self.preprocess.to_unit_range(batch.images), batch.targets, batch.key)
+        unit = self.preprocess.to_unit_range(batch.images)
+        images, targets = _checked(self.augmentation(unit, batch.targets, batch.key), unit.shape, self.augmentation)
         return batch._replace(images=self.preprocess.normalize(images), targets=targets)
 
     def _loader(self, split: Split) -> BatchLoader:
@@ -293,3 +294,24 @@ class ImageDataModule(L.LightningDataModule):
         if stage in (None, "test"):
             splits += ["test"]
         return [split for split in splits if split in self.source.splits]
+
+
+def _checked(result: Any, shape: torch.Size, augmentation: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images and targets that an augmentation has made; it may be code of the user.
+
+    Raises:
+        UserError: They are not a pair of tensors, not as many and as large as the images before, or not floats.
+    """
+    name = f"augmentation: {type(augmentation).__name__}"
+    is_pair = isinstance(result, tuple | list) and len(result) == 2
+    if not is_pair or not all(isinstance(part, torch.Tensor) for part in result):
+        raise UserError(f"{name} returns {type(result).__name__}: return a tuple of images and targets, as tensors")
+    images, targets = result
+    if images.shape != shape or len(targets) != shape[0]:
+        raise UserError(
+            f"{name} makes images of shape {tuple(images.shape)} and {len(targets)} targets from images of shape "
+            f"{tuple(shape)}: keep their number and size"
+        )
+    if not images.is_floating_point():
+        raise UserError(f"{name} returns images of type {images.dtype}: return floats in [0, 1], as it gets them")
+    return images.float(), targets

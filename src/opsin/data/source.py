@@ -193,7 +193,8 @@ class Source:
         splits: The images of each split. "train" is always there; a missing val or test is split off from it.
 
     Raises:
-        UserError: A split is missing or has another name, other channels, or targets outside the classes.
+        UserError: There are fewer than two classes, or two of one name; a side of the size is below 1; or a split is
+            missing, is empty, or has another name, other channels, or targets outside the classes.
     """
 
     name: str
@@ -207,6 +208,13 @@ class Source:
     def __post_init__(self) -> None:
         if not all(isinstance(name, str) for name in self.classes):
             raise UserError(f"the classes of the dataset '{self.name}' are {self.classes}: give their names, as text")
+        if len(self.classes) < 2:
+            raise UserError(f"the dataset '{self.name}' has the classes {list(self.classes)}: a classifier needs two")
+        if len(set(self.classes)) < len(self.classes):
+            twice = next(name for name in self.classes if self.classes.count(name) > 1)
+            raise UserError(f"the dataset '{self.name}' has two classes {twice!r}: give each a name of its own")
+        if np.min(self.size) < 1:
+            raise UserError(f"the size of the dataset '{self.name}' is {self.size}: give height and width in pixels")
         if unknown := [split for split in self.splits if split not in SPLITS]:
             raise UserError(
                 f"the dataset '{self.name}' has the split {unknown[0]!r}: call its splits {', '.join(SPLITS)}"
@@ -217,13 +225,15 @@ class Source:
             self._check_images(f"the split {split!r} of the dataset '{self.name}'", images)
 
     def _check_images(self, what: str, images: Images) -> None:
+        if not len(images):
+            raise UserError(f"{what} has no images: give it some, or leave it out")
         if images.channels != self.channels:
             raise UserError(
                 f"{what} has images of {images.channels} channels, but the dataset states {self.channels}: correct one "
                 "of them; the pixels of arrays are (N, H, W, C)"
             )
         targets, last = class_indices(images.targets, len(images), what), len(self.classes) - 1
-        if len(targets) and (targets.min() < 0 or targets.max() > last):
+        if targets.min() < 0 or targets.max() > last:
             raise UserError(
                 f"{what} has targets from {targets.min()} to {targets.max()}, but the dataset has {last + 1} classes: "
                 f"number them from 0 to {last}"

@@ -46,7 +46,7 @@ def save_weights(state: StateDict, target: Path, kind: WeightsFormat, facts: Map
     if kind == "safetensors":
         from safetensors.torch import save
 
-        write_atomically(target, save(state, metadata=dict(facts)))
+        write_atomically(target, save(_separate(state), metadata=dict(facts)))
         return
     content = io.BytesIO()
     torch.save(state, content)
@@ -56,3 +56,14 @@ def save_weights(state: StateDict, target: Path, kind: WeightsFormat, facts: Map
 def _halved(tensor: Tensor) -> Tensor:
     halved = tensor.half() if tensor.dtype == torch.float32 else tensor
     return halved if torch.isfinite(halved).all() else tensor
+
+
+def _separate(state: StateDict) -> StateDict:
+    """Return tensors that share no memory, as those of tied layers do; safetensors refuses to write such tensors."""
+    seen: set[int] = set()
+    separate: StateDict = {}
+    for key, tensor in state.items():
+        memory = tensor.untyped_storage().data_ptr()
+        separate[key] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return separate

@@ -3,7 +3,9 @@
 `opsin.models.plain_network` cuts the trace into the stages and the head of a network.
 """
 
+import copy
 import inspect
+import operator
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,18 +85,18 @@ def trace(module: nn.Module, images: Tensor) -> Trace | None:
     """
     if [p.kind for p in inspect.signature(module.forward).parameters.values()] not in _ONE_INPUT:
         return None
-    before = _random_states(module)
     try:
         graph, in_eval = _graph(module, training=True), _graph(module, training=False)
     except Exception:  # a tracer raises many kinds of errors for a function that it cannot follow
         return None
-    if _random_states(module) != before:  # the trace is only one of the ways that the function can take
+    if graph is None or in_eval is None:
         return None
     root = _with_members_of(module)
     _use_dropout_layers(root, graph, in_eval)
     _use_reshape(graph, in_eval)
-    if str(graph) != str(in_eval):
+    if str(graph) != str(in_eval):  # compared whole: an operation whose result is not used can change a map in place
         return None
+    graph.eliminate_dead_code(_has_effect)
     nodes = [node for node in graph.nodes if node.op not in ("placeholder", "output")]
     if len(nodes) == 1 and nodes[0].op == "call_module" and not _is_layer(root.get_submodule(nodes[0].target)):
         return trace(root.get_submodule(nodes[0].target), images)
@@ -108,17 +110,26 @@ def trace(module: nn.Module, images: Tensor) -> Trace | None:
     return Trace(root, nodes, recorder.outputs)
 
 
-def _graph(module: nn.Module, *, training: bool) -> fx.Graph:
-    """Return the trace in one mode; the mode is restored."""
-    modes = {part: part.training for part in module.modules()}
-    try:
-        module.train(training)
-        graph = _Tracer().trace(module)
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
+def _graph(module: nn.Module, *, training: bool) -> fx.Graph | None:
+    """Return the trace in one mode; None if the function draws random numbers, because it can then take other ways.
+
+    A copy is traced, which shares the parameters: the function may assign buffers and attributes, and they would hold
+    objects of the tracer afterwards.
+    """
+    copied = copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})
+    copied.train(training)
+    before = _random_states(copied)
+    graph = _Tracer().trace(copied)
+    if _random_states(copied) != before:
+        return None
     return graph
+
+
+def _has_effect(node: fx.Node) -> bool:
+    """Return whether an operation does more than to return a result: it changes a tensor in place."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    in_place = name.endswith("_") and not name.endswith("__")
+    return node.op in ("placeholder", "output") or in_place or node.target is operator.setitem
 
 
 def _random_states(module: nn.Module) -> list[Any]:

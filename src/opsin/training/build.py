@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from opsin.config.target_lookup import Target
 from opsin.data import ImageDataModule
 from opsin.data.augmentation.image_transform import ImageTransform, as_augmentation
 from opsin.data.fit import Interpolation
@@ -47,6 +48,10 @@ SAMPLED_PIXELS = 2**19
 """Number of pixels whose patches whiten the stem of a network."""
 
 
+SCHEDULE_RESULT = 'a schedule of torch, or the list [{"scheduler": SCHEDULE, "interval": "step"}]'
+"""The result of a function of the user that makes a schedule, for a message."""
+
+
 def data(plan: RunPlan, image_format: ImageFormat | None = None) -> ImageDataModule:
     """Build the datamodule, with the input that the network and its weights expect.
 
@@ -55,6 +60,8 @@ def data(plan: RunPlan, image_format: ImageFormat | None = None) -> ImageDataMod
         image_format: The images that a trained network expects; it takes precedence over the config.
     """
     source = plan.dataset.build(data_dir=plan.data.data_dir)
+    if not isinstance(source, Source):
+        raise _wrong_result("datamodule", plan.dataset, source, "an opsin.data.source.Source")
     options, expected = plan.data, ExpectedInput()
     if image_format:
         recorded = asdict(image_format)
@@ -195,6 +202,8 @@ def classifier(
         if not plan.optimizer.arguments.get("foreach") and "fused" not in plan.optimizer.arguments:
             computed["fused"] = True
         built = plan.optimizer.build(**computed)
+        if not isinstance(built, Optimizer):
+            raise _wrong_result("optimizer", plan.optimizer, built, "a torch.optim.Optimizer")
         if plan.trainer.gradient_clip_norm is not None:
             unscale_before_step(built)
         return built
@@ -203,6 +212,8 @@ def classifier(
         built = plan.schedule.build(optimizer=optimizer, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
         if isinstance(built, LRScheduler):  # torch's schedules count epochs unless they know the number of steps
             return [{"scheduler": built, "interval": "step" if plan.schedule.takes("total_steps") else "epoch"}]
+        if not isinstance(built, list) or not all(isinstance(part, dict) and "scheduler" in part for part in built):
+            raise _wrong_result("scheduler", plan.schedule, built, SCHEDULE_RESULT)
         return built
 
     built = Classifier(
@@ -216,6 +227,12 @@ def classifier(
     )
     drop_empty_hooks([built])
     return built
+
+
+def _wrong_result(section: str, target: Target[Any], result: Any, wanted: str) -> UserError:
+    """Return the error for a function of the user that returns an object of the wrong kind."""
+    kind = "nothing" if result is None else f"an object of type {type(result).__name__}"
+    return UserError(f"{section}._target_: {target.name} returns {kind}. Let it return {wanted}")
 
 
 def trainer(

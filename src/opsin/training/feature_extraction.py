@@ -2,8 +2,10 @@
 
 import contextlib
 import hashlib
+import importlib.metadata
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from opsin.data.cache.feature_store import FeatureStore, FeatureSubset, open_fea
 from opsin.data.cache.image_store import Store
 from opsin.data.subset import Subset
 from opsin.data.types import Indices
+from opsin.errors import is_installed
 from opsin.models import Network
 from opsin.models.fingerprint import digest
 from opsin.models.network import as_embedding
@@ -32,7 +35,10 @@ BLOCK, BLOCK_ON_CPU = 64, 32
 take the memory of the process."""
 
 LIBRARIES = ("opsin", "timm", "torch", "torchvision")
-"""Packages whose modules are identified by their text and the version of torch."""
+"""Packages whose modules are identified by their text and by versions: that of torch, and those of `VERSIONED`."""
+
+VERSIONED = ("timm", "torchvision")
+"""Packages whose version is a fact of the networks that have modules of them."""
 
 _MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
 """Attributes that every module has, such as its mode."""
@@ -76,6 +82,7 @@ class Extractor:
             "precision": self.precision,
             "device": self.device.type,
             "torch": torch.__version__,
+            **library_versions(taken.values()),
         }
 
     def __call__(self, images: Tensor) -> NDArray[np.float32]:
@@ -100,20 +107,51 @@ class Extractor:
 
 
 def structure_digest(modules: Mapping[str, nn.Module]) -> str:
-    """Return a digest of the layers of some modules by name, and of the source and attributes of the user's classes."""
+    """Return a digest of the layers of some modules by name, and of the source and attributes of the user's classes.
+
+    The source includes the files of the user's functions and constants that these classes may use.
+    """
     parts = modules.values()
     texts = [*(f"{name}: {module!r}" for name, module in modules.items()), *own_sources(parts), *own_attributes(parts)]
     return hashlib.blake2b("\n".join(texts).encode(), digest_size=16).hexdigest()
 
 
 def own_sources(modules: Iterable[nn.Module]) -> list[str]:
-    """Return the source of the user's classes among some modules, bases included: their text omits their operations."""
+    """Return the source of the user's classes among some modules, bases included: their text omits their operations.
+
+    Their operations can call functions and use constants of the user's files, so these files are returned too.
+    """
     classes = {base for module in modules for part in module.modules() for base in type(part).__mro__ if _is_own(base)}
-    sources = []
+    sources = own_files(found.__module__ for found in classes)
     for found in classes:
         with contextlib.suppress(OSError, TypeError):  # a class without a file, such as one of a notebook
             sources.append(inspect.getsource(found))
     return sorted(sources)
+
+
+def own_files(names: Iterable[str]) -> list[str]:
+    """Return the text of the user's files among some Python modules, and of those of the user that they import.
+
+    Args:
+        names: Dotted names of imported Python modules.
+    """
+    waiting, seen, texts = list(names), set[str](), []
+    while waiting:
+        name = waiting.pop()
+        module = sys.modules.get(name)
+        file = getattr(module, "__file__", None)
+        if name in seen or not file or is_installed(Path(file)):
+            continue
+        seen.add(name)
+        with contextlib.suppress(OSError):
+            texts.append(Path(file).read_text(encoding="utf-8", errors="backslashreplace"))
+        waiting += {_origin(value) for value in vars(module).values()} - seen
+    return texts
+
+
+def _origin(value: Any) -> str:
+    """Return the Python module that an object is, or that defines its class or function; empty if that is unknown."""
+    return str(value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None) or "")
 
 
 def own_attributes(modules: Iterable[nn.Module]) -> list[str]:
@@ -137,6 +175,12 @@ def _described(value: Any) -> str:
     if isinstance(value, np.ndarray):  # the text of a large array omits most of its values
         return f"{value.dtype} {value.shape} {hashlib.blake2b(value.tobytes(), digest_size=16).hexdigest()}"
     return digest(value) if isinstance(value, Tensor) else _ADDRESS.sub("", repr(value))
+
+
+def library_versions(modules: Iterable[nn.Module]) -> dict[str, str]:
+    """Return the versions of the packages in `VERSIONED` that define classes of some modules: their code can change."""
+    packages = {type(part).__module__.partition(".")[0] for module in modules for part in module.modules()}
+    return {name: importlib.metadata.version(name) for name in VERSIONED if name in packages}
 
 
 def weights_digest(modules: Iterable[nn.Module]) -> str:

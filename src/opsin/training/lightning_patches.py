@@ -25,6 +25,7 @@ from torch.optim import Optimizer
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open
 from opsin.runs.hidden_variables import hidden_variables
+from opsin.training.checkpoint_values import check_values
 
 __all__ = [
     "STEP_HOOKS",
@@ -117,7 +118,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         super().remove_checkpoint(path)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write `checkpoint` to `path`."""
+        """Write `checkpoint` to `path`.
+
+        Raises:
+            UserError: It holds a value that could not be loaded.
+        """
+        check_values(checkpoint)
         with atomic_open(Path(path)) as file:
             torch.save(checkpoint, file)
 

@@ -3,8 +3,9 @@
 `trainer.on_oom` chooses: `stop` is the default, `halve` continues with smaller batches.
 
 These errors count (`opsin.errors.is_out_of_memory`): `MemoryError`, any exception of the name `OutOfMemoryError` (such
-as `torch.OutOfMemoryError`), and a `RuntimeError` whose text has "out of memory", "can't allocate memory" or
-"CUBLAS_STATUS_ALLOC_FAILED". They are handled while a run trains and validates, not while it tests.
+as `torch.OutOfMemoryError`), and a `RuntimeError` whose text has "out of memory", "can't allocate memory",
+"CUBLAS_STATUS_ALLOC_FAILED" or "CUDNN_STATUS_ALLOC_FAILED". They are handled while a run trains and validates, not
+while it tests.
 
 With `halve`, `memory_errors` saves the new config and raises `RestartTraining`. The loop that catches it and trains
 again in the same process, from the last checkpoint, is at the end of `opsin.commands.train_cli`.

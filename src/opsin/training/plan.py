@@ -20,6 +20,7 @@ from opsin.data.options import DataOptions
 from opsin.data.source import Source
 from opsin.errors import UserError
 from opsin.models.fine_tuning import FineTuning
+from opsin.runs.quoting import opsin_command
 from opsin.training.distillation import DistillationWeights
 from opsin.training.feature_cache import FeatureCache
 from opsin.training.file_arguments import inside_run
@@ -171,6 +172,24 @@ SCHEMA = {
 }
 """The keys that each section of a run's config accepts, and the fields of `RunPlan` for their values."""
 
+UNUSABLE_CALLBACKS = {
+    "BackboneFinetuning": "it needs a module with a backbone. Set model.phases or model.unfreeze_every",
+    "BatchSizeFinder": "the results and checkpoints would state another batch size. Set datamodule.batch_size=auto",
+    "GradientAccumulationScheduler": "the schedule of the learning rate would count other steps than are taken. Set "
+    "trainer.accumulate_grad_batches",
+    "LearningRateFinder": "it needs a module with a learning rate. Use {find_lr}",
+    "ModelPruning": "it changes the weights after their validation, so the best checkpoint would not have its recorded "
+    "metrics. Leave it out",
+    "RichProgressBar": "Opsin has a progress bar of its own: callbacks.progress. Leave it out",
+    "StochasticWeightAveraging": "no checkpoint would have the averaged weights, and the test would ignore them. Use "
+    "callbacks=ema",
+    "TQDMProgressBar": "Opsin has a progress bar of its own: callbacks.progress. Leave it out",
+}
+"""Callbacks of Lightning that cannot train a network of Opsin, each with the reason and the way out.
+
+`{find_lr}` stands for the command that finds a learning rate.
+"""
+
 NETWORK_SECTIONS = ("model", "loss", "trainer")
 """The sections that `NetworkPlan` is made of."""
 
@@ -252,8 +271,12 @@ def check_trainable(plan: RunPlan) -> None:
     """Check the options that stop only a training: runs of an earlier version can have them.
 
     Raises:
-        UserError: An option excludes another one, or every optimizer step.
+        UserError: An option excludes another one, or every optimizer step; or a callback of Lightning cannot be used.
     """
+    for key, callback in plan.callbacks.items():
+        if name := _unusable_callback(callback):
+            reason = UNUSABLE_CALLBACKS[name].format(find_lr=opsin_command("find-lr"))
+            raise UserError(f"callbacks.{key}: {name} of Lightning cannot be used: {reason}")
     if len(limits := time_limits(plan)) > 1:
         raise UserError(f"{' and '.join(limits)}: only one limit of the training time has an effect; keep one of them")
     if plan.trainer.strategy == "fsdp" and plan.trainer.sync_batchnorm:
@@ -266,3 +289,10 @@ def check_trainable(plan: RunPlan) -> None:
         raise UserError(
             "optimizer.differentiable=true cannot train a network: torch refuses to change its weights. Leave it out"
         )
+
+
+def _unusable_callback(callback: "Target[L.Callback]") -> str | None:
+    """Return the name of the class in `UNUSABLE_CALLBACKS` that a callback is made of, or None."""
+    bases = inspect.getmro(callback.call) if inspect.isclass(callback.call) else ()
+    of_lightning = (base.__name__ for base in bases if base.__module__.startswith("lightning.pytorch.callbacks."))
+    return next((name for name in of_lightning if name in UNUSABLE_CALLBACKS), None)

@@ -14,6 +14,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 from lightning.pytorch.callbacks import Timer
 
 from opsin.config import RunConfig
@@ -246,6 +247,8 @@ def _early_end(plan: RunPlan, trainer: L.Trainer, epochs: float) -> str | None:
     complete = epochs >= plan.trainer.max_epochs or trainer.global_step == plan.trainer.max_steps
     reasons = [c.reason for c in callbacks if isinstance(c, EarlyStopping) and (c.diverged or not complete)]
     if not complete:
+        of_lightning = (c for c in callbacks if isinstance(c, LightningEarlyStopping))
+        reasons += [c.stopping_reason_message for c in of_lightning if not isinstance(c, EarlyStopping)]
         reasons += [_end_of_time(plan, c) for c in callbacks if isinstance(c, Timer)]
     reason = next(filter(None, reasons), None)
     if reason:

@@ -43,7 +43,7 @@ def steps_per_epoch(plan: RunPlan, data: ImageDataModule) -> int:
 
 
 def warn_unreached(plan: RunPlan, data: ImageDataModule, schedule: FreezeSchedule) -> None:
-    """Log a warning for what the run never reaches: later phases, and the learning rate after a warm-up.
+    """Log a warning for what the run never reaches: later phases, and the learning rate after a warm-up or a rise.
 
     Args:
         plan: The checked config.
@@ -61,10 +61,18 @@ def warn_unreached(plan: RunPlan, data: ImageDataModule, schedule: FreezeSchedul
             missed[0].epoch,
             f": {', '.join(names)} never train{'s' * (len(names) == 1)}" if names else "",
         )
-    warmup = {**defaults(plan.schedule.call), **plan.schedule.arguments}.get("warmup_epochs", 0)
+    schedule_options = {**defaults(plan.schedule.call), **plan.schedule.arguments}
+    warmup, rise = schedule_options.get("warmup_epochs", 0), schedule_options.get("step_size_up", 0)
     if warmup >= epochs:
         log.warning(
             "scheduler.warmup_epochs=%g is not below %s: the learning rate never reaches optimizer.lr", warmup, limit
+        )
+    if rise >= epochs:  # torch's CyclicLR, whose default of 2000 counts batches elsewhere
+        log.warning(
+            "scheduler.step_size_up=%g counts epochs and is not below %s: the learning rate never reaches "
+            "scheduler.max_lr",
+            rise,
+            limit,
         )
 
 

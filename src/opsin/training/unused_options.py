@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from opsin.config.overrides import key_of
 from opsin.config.resume_rules import set_by_schedule
 from opsin.config.run_config import RunConfig
+from opsin.config.target_lookup import LIBRARIES
 from opsin.data import Augmentation, ImageDataModule
 from opsin.models.fine_tuning import FreezeSchedule
 from opsin.runs.quoting import override
@@ -50,7 +51,7 @@ def warn_unused(plan: RunPlan, data: ImageDataModule, schedule: FreezeSchedule, 
         schedule: The stages that train, by epoch.
         overrides: The overrides of the command line.
     """
-    reasons = dict((*_of_data(data), *_of_model(plan, schedule)))
+    reasons = dict((*_of_data(data), *_of_model(plan, schedule), *_of_optimizer(plan), *_of_views(plan, data)))
     typed = {key_of(text): text.lstrip("+") for text in overrides if not text.startswith("~")}
     for key, text in typed.items():
         if key in reasons:
@@ -86,6 +87,8 @@ def _of_model(plan: RunPlan, schedule: FreezeSchedule) -> Iterator[tuple[str, st
     if is_pretrained and plan.model.arguments.get("head") != "dense":
         for option in ("head_units", "head_dropout"):
             yield f"model.{option}", "it needs model.head=dense"
+    if is_pretrained and plan.model.arguments.get("auxiliary") is False:
+        yield "model.auxiliary_weight", "model.auxiliary is false"
     target = f"{plan.schedule.call.__module__}.{plan.schedule.name}"
     set_at_steps = set_by_schedule({**plan.schedule.arguments, "_target_": target})
     sets_rates = f"the schedule {plan.schedule.name} sets all learning rates" if "lr" in set_at_steps else None
@@ -97,3 +100,20 @@ def _of_model(plan: RunPlan, schedule: FreezeSchedule) -> Iterator[tuple[str, st
     for option, reason in set_at_steps.items():
         if option != "momentum" or not plan.optimizer.takes("betas"):  # of the two, schedules set the betas
             yield f"optimizer.{option}", reason
+
+
+def _of_optimizer(plan: RunPlan) -> Iterator[tuple[str, str]]:
+    """Yield the keys of weight decay that have no effect, each with the reason."""
+    of_library = plan.optimizer.call.__module__.partition(".")[0] in LIBRARIES  # your own may build another optimizer
+    if of_library and not plan.optimizer.takes("weight_decay"):
+        yield "optimizer.weight_decay", f"{plan.optimizer.name} has no weight decay"
+    if not plan.groups.weight_decay:
+        yield "optimizer.decay_norm_and_bias", "optimizer.weight_decay is 0"
+
+
+def _of_views(plan: RunPlan, data: ImageDataModule) -> Iterator[tuple[str, str]]:
+    """Yield the number of cached views if no views of an image are cached, with the reason."""
+    if plan.feature_cache.mode == "off":
+        yield "feature_cache.views", "feature_cache=off"
+    elif type(data.augmentation) is Augmentation and not data.augmentation.active:
+        yield "feature_cache.views", "training images are not augmented"

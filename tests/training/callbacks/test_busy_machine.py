@@ -9,7 +9,7 @@ import torch
 
 from opsin.runs.cpu_usage import CpuSample
 from opsin.training.callbacks import busy_machine
-from opsin.training.callbacks.busy_machine import WINDOW_S, BusyMachine, busy_message
+from opsin.training.callbacks.busy_machine import SUSTAINED, WINDOW_S, BusyMachine, busy_message
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,12 @@ def test_no_warning_without_a_slowdown_by_other_programs(
     windows: list[tuple[float, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert Run(monkeypatch).train(windows) == ""
+
+
+def test_a_long_run_keeps_the_last_windows_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch)
+    assert run.train([QUIET] * 40) == ""
+    assert len(run.callback._windows) == SUSTAINED
 
 
 def test_time_in_validation_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,6 +223,27 @@ def test_batch_sizes_that_run_out_of_memory_do_not_fit(composed, monkeypatch: py
     assert largest_that_fits(lambda size: step_fits(steps, size), 100) == 24
 
 
+class Failing:
+    """Trial steps that fail above 24 images."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def run(self, watch: Any, *, batch_size: int, **options: Any) -> None:
+        if batch_size > 24:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    "library", ["CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate", "CUDNN_STATUS_ALLOC_FAILED"]
+)
+def test_a_library_of_cuda_without_memory_means_that_a_batch_does_not_fit(library: str) -> None:
+    steps: Any = Failing(RuntimeError(f"CUDA error: {library}"))
+    assert largest_that_fits(lambda size: step_fits(steps, size), 100) == 24
+    with pytest.raises(RuntimeError, match="shapes"):
+        step_fits(Failing(RuntimeError("shapes do not match")), 25)  # type: ignore[arg-type]
+
+
 def test_throughput_is_measured_by_real_steps(composed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("opsin.training.tuning.batch_size.ENOUGH_S", 0.02)
     _, _, steps = trials(composed())

@@ -41,7 +41,7 @@ class BusyMachine(L.Callback):
     def __init__(self) -> None:
         self.message = ""
         self._watches = False
-        self._windows: list[tuple[float, CpuSample]] = []  # images per second, and the sample at the beginning
+        self._windows: list[tuple[float, CpuSample]] = []  # the last ones: images per second, and the first sample
         self._best = 0.0
         self._begin()
 
@@ -82,19 +82,19 @@ class BusyMachine(L.Callback):
             self._seconds += now - self._last
         self._last = now
         if self._seconds >= WINDOW_S:
-            self._windows.append((self._images / self._seconds, self._sample))
+            self._windows = [*self._windows[1 - SUSTAINED :], (self._images / self._seconds, self._sample)]
             self._begin()
             self._last = now
             self._look()
 
     def _look(self) -> None:
-        recent = self._windows[-SUSTAINED:]
+        recent = self._windows
         complete = len(recent) == SUSTAINED
         speed = statistics.median(rate for rate, _ in recent)
         collapsed = complete and speed < COLLAPSE * self._best
         if complete:
             self._best = max(self._best, speed)
-        if not collapsed and len(self._windows) > 1:
+        if not collapsed and len(recent) > 1:
             return
         slow = recent[-(SUSTAINED // 2 + 1) :]  # as many windows make a median slow
         others = others_cores(slow[0][1], self._sample)

@@ -29,7 +29,7 @@ import torch
 from opsin.config import RunConfig
 from opsin.data import ImageDataModule
 from opsin.data.available_memory import available_memory
-from opsin.errors import UserError
+from opsin.errors import UserError, is_out_of_memory
 from opsin.runs.rank import is_spawned
 from opsin.runs.result import BatchSizeResult
 from opsin.training.accelerator import num_devices, resolve_accelerator
@@ -260,7 +260,9 @@ def step_fits(trials: TrialSteps, size: int) -> bool:
     try:
         trials.run(Watch(), batch_size=size, steps=3, heaviest=True)
         fits = True
-    except torch.OutOfMemoryError:
+    except Exception as error:  # a library of CUDA that finds no memory raises an error of its own
+        if not is_out_of_memory(error):
+            raise
         fits = False
     gc.collect()  # outside the handler, whose traceback holds the tensors
     if torch.cuda.is_available():
