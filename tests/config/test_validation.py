@@ -242,6 +242,17 @@ class Shape:
     """A class that YAML has no values of."""
 
 
+def test_a_missing_item_of_a_list_is_named() -> None:
+    def build(size: int | tuple[int, int, int]) -> Any:
+        return size
+
+    with pytest.raises(UserError) as caught:
+        check({"part": {"size": [1]}}, {"part": SectionSchema(target="part", call=build)})
+    assert "part.size[1] is missing" in str(caught.value)
+    assert "part.size[2] is missing" in str(caught.value)
+    assert "part.size is missing" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("kind", "listed"),
     [

@@ -195,7 +195,9 @@ class _Checker:
             known = item_keys(model.model_fields[key].annotation)
             self._add(place, f"{place}{inside} is not known{_nearest(str(problem['loc'][-1]), known)}")
         elif problem["type"] == "missing":
-            self._add(place, f"{place}{inside} is missing")
+            last = problem["loc"][-1]
+            item = f"[{last}]" if isinstance(last, int) and not inside else ""  # inside a member of a union type
+            self._add(place, f"{place}{inside}{item} is missing")
         elif problem["type"] in PYTHON_OBJECTS:
             self._add(
                 place,
