@@ -110,11 +110,20 @@ def test_a_wrong_storage_is_refused_before_the_sweep_has_a_directory(in_tmp: Pat
     [
         ({"sampler": "cmaes", "trials": 3, "objectives": ["val/acc", "seconds"]}, "one objective"),
         ({"pruner": "median", "objectives": ["val/acc", "seconds"]}, "one objective"),
+        ({"objectives": []}, r"sweep\.objectives=\[\] names no metric: leave it out"),
     ],
 )
 def test_incompatible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Sweep(**settings)
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "a/../..", "/tmp/sweep"])
+def test_a_name_outside_the_folder_of_sweeps_is_refused(name: str, in_tmp: Path) -> None:
+    with pytest.raises(UserError, match=r"sweep\.name=.* is not the name of a folder in that of all sweeps"):
+        sweep([f"sweep.name='{name}'", "seed=1,2"])
+    assert list(in_tmp.iterdir()) == []
+    assert Sweep(name="lectures/lr").name == "lectures/lr"
 
 
 def with_experiment(folder: Path, text: str, **others: str) -> ConfigSource:
