@@ -135,15 +135,20 @@ def test_a_name_outside_the_folder_of_sweeps_is_refused(name: str, in_tmp: Path)
         ("val/loss", ["distillation.labels=0,1", "optimizer.lr=interval(0.1,1)"], ""),
         ("val/acc", ["loss.class_weights=none,balanced"], ""),
         ("parameters", ["loss.class_weights=none,balanced"], ""),
+        ("val/acc", ["datamodule=mnist,cifar10", "seed=1,2"], "datamodule._target_"),
+        ("val/loss", ["datamodule.val_fraction=interval(0.1,0.2)"], "datamodule.val_fraction"),
+        ("seconds", ["datamodule=mnist,cifar10"], ""),
+        ("val/acc", ["datamodule.num_folds=3", "datamodule.fold=0,1", "datamodule.train_fraction=0.5,1.0"], ""),
     ],
 )
-def test_a_sweep_over_different_losses_gets_a_warning(objective: str, overrides: list[str], keys: str) -> None:
+def test_a_sweep_whose_runs_cannot_be_compared_gets_a_warning(objective: str, overrides: list[str], keys: str) -> None:
     space = read_space(overrides, {})
     lists = [dimension for dimension in space.dimensions if isinstance(dimension, Listed)]
     runs = [[f"{one.key}={value}"] for one in lists for value in one.values] or [[]]
     configs = [compose_raw([*space.fixed, *run]) for run in runs]
     note = _incomparable(objective, space, configs)
-    assert (f"different losses ({keys}): set another objective" in note) if keys else note == ""
+    kind = "images" if keys.startswith("datamodule.") else "losses"
+    assert (f"different {kind} ({keys}): " in note) if keys else note == ""
 
 
 def with_experiment(folder: Path, text: str, **others: str) -> ConfigSource:

@@ -32,7 +32,7 @@ from opsin.sweeps import best_run, table
 from opsin.sweeps.jobs import Jobs
 from opsin.sweeps.launchers import Local
 from opsin.sweeps.launchers.base import Handle, Job, Launcher, can_start
-from opsin.sweeps.outcomes import check_objectives, directions
+from opsin.sweeps.outcomes import RUN_QUANTITIES, check_objectives, directions
 from opsin.sweeps.runner import POLL_S, Runner, Stop
 from opsin.sweeps.search_space import Ranged, Space, read_space
 from opsin.sweeps.settings import Sweep
@@ -49,6 +49,11 @@ SCHEMA = {
     "launcher": SectionSchema(target="launcher", constructors=LAUNCHERS),
 }
 """Sections of the config that describe the multirun and not its runs."""
+
+VALIDATED = tuple(
+    f"datamodule.{key}" for key in ("_target_", "path", "val_fraction", "test_fraction", "num_folds", "split_seed")
+)
+"""Keys that determine the validation images. `seed` and `datamodule.fold` do too, but their runs are repetitions."""
 
 RUN_COMMANDS = {"setup": "holds commands", "address": "names a server that can run commands here"}
 """Keys of launchers that run code, with the effect."""
@@ -248,24 +253,26 @@ def _checked_runs(
 
 
 def _incomparable(objective: str, space: Space, configs: Sequence[DictConfig]) -> str:
-    """Return the warning that the runs of a sweep measure different losses, and the objective is the loss; else "".
+    """Return the warning that the objective cannot be compared: of different losses, or on different images; else "".
 
     Args:
         objective: The first objective.
         space: Search space of the sweep.
         configs: Configs of runs with each listed value.
     """
-    sections = ["loss", "distillation", "model"]
+    sections = ["datamodule", "loss", "distillation", "model"]
     trees: list[Any] = [OmegaConf.to_container(OmegaConf.masked_copy(config, sections)) for config in configs]
     values = [flat(tree) for tree in trees]
     ranges = [dimension for dimension in space.dimensions if isinstance(dimension, Ranged)]
     values += [{**values[0], dimension.key.lstrip("+"): dimension.high} for dimension in ranges]
-    if not (keys := changed_loss(objective, values)):
-        return ""
-    return (
-        f"{objective} does not show which run is better, because the runs measure different losses "
-        f"({', '.join(keys)}): set another objective, such as sweep.objectives=[val/acc]"
-    )
+    start = f"{objective} does not show which run is better, because the runs"
+    if keys := changed_loss(objective, values):
+        listed = ", ".join(keys)
+        return f"{start} measure different losses ({listed}): set another objective, such as sweep.objectives=[val/acc]"
+    keys = [key for key in VALIDATED if len({str(config.get(key)) for config in values}) > 1]
+    if keys and objective not in RUN_QUANTITIES:
+        return f"{start} are validated on different images ({', '.join(keys)}): use one sweep for each of these values"
+    return ""
 
 
 def _refuse_settings_of_runs(configs: Sequence[DictConfig], alone: DictConfig) -> None:
