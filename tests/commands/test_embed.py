@@ -119,6 +119,12 @@ def test_a_folder_of_class_folders(run: str, photos: Path, tmp_path: Path) -> No
     assert len(set(found["paths"].tolist())) == 20
 
 
+def test_a_folder_may_have_an_equals_sign_in_its_name(run: str, photos: Path, tmp_path: Path) -> None:
+    place = photos.rename(tmp_path / "size=20")
+    lines = embed(run, [str(place), f"data_dir={tmp_path}"], split="val", formats=["npz"])
+    assert lines == ["size=20: 2 val; 64 features each", str(Path(run) / "embeddings" / "size=20" / "embeddings.npz")]
+
+
 @pytest.mark.slow
 def test_a_folder_without_classes_has_no_labels(run: str, photos: Path, tmp_path: Path) -> None:
     words = [str(photos / "dark"), f"data_dir={tmp_path}"]

@@ -39,6 +39,8 @@ def test_invalid_arguments_give_one_message(tmp_path: Path) -> None:
     for words, part in (
         (["model=mlp", "optimizer.lrr=1"], "optimizer.lrr=1 is not known: did you mean optimizer.lr=1?"),
         (["--steps", "3"], "--steps must be 20 to 1000"),
+        (["--highest", "inf"], "below --highest, which must be finite"),
+        (["--highest", "nan"], "below --highest, which must be finite"),
     ):
         done = find_lr(tmp_path, *words)
         assert done.returncode in (1, 2)

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from opsin.commands.interpret import main
 from opsin.commands.interpret.attributions import _predict
 from opsin.commands.interpret.error_analysis import _table
-from opsin.commands.interpret.features import _filter_name
+from opsin.commands.interpret.features import _filter_name, filter_pictures
 from opsin.commands.interpret.interpretation import interpret
 from opsin.commands.interpret.model_and_images import open_model_and_images
 from opsin.commands.interpret.suspect_labels import _sample
@@ -26,6 +26,7 @@ from opsin.config import compose
 from opsin.errors import UserError
 from opsin.inference.inputs import open_images
 from opsin.inference.trained_model import load_trained_model
+from opsin.interpretability.feature_visualization import Ascent
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import Predictions
 
@@ -88,6 +89,14 @@ def test_kernels_activations_and_filters(run: str) -> None:
     assert "dead channels (zero everywhere on 144 images):" in lines
     assert any(re.match(r"  block1\.relu +\d+ of 32", line) for line in lines)
     assert any(re.match(r"block2: the activation of [0-4] of 4 filters more than doubled", line) for line in lines)
+
+
+def test_small_activations_that_more_than_double_are_counted(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures_ = np.full((4, 8, 8, 1), 9, np.uint8)
+    made = Ascent((0, 1, 2, 3), pictures_, start=(0.01, 0.02, 0.0, 0.3), end=(0.021, 0.03, 0.4, 0.7))
+    monkeypatch.setattr("opsin.commands.interpret.features.ascend", lambda *_, **__: made)
+    (output,) = filter_pictures(open_model_and_images(run), "block1", 4, channels=[0, 1, 2, 3])
+    assert output.lines == ("block1: the activation of 3 of 4 filters more than doubled; 0 stayed at zero",)
 
 
 @pytest.mark.slow
@@ -322,6 +331,7 @@ def test_invalid_arguments_are_errors(run: str, options: dict, message: str) -> 
             "--what filters --images a b",
             "--images a b cannot be used with --what filters, only with activations, gradcam",
         ),
+        ("--what filters kernels --count 3 --channels 1", "--count 3 has no effect with --channels, which selects"),
         ("photos --what kernels", "photos cannot be used with --what kernels, only with activations, gradcam"),
         ("photos --what cam --images a", "photos cannot be used with --images a, which replaces the images"),
         ("--what cam --stage x", "--stage x cannot be used with --what cam, only with activations, filters, gradcam"),

@@ -11,7 +11,16 @@ import yaml
 
 from opsin.commands.dispatch import main as dispatch
 from opsin.commands.dispatch import main_of
-from opsin.config import CommandLine, ConfigSource, RunConfig, compose, compose_raw, read_command_line, show
+from opsin.config import (
+    CommandLine,
+    ConfigOrigin,
+    ConfigSource,
+    RunConfig,
+    compose,
+    compose_raw,
+    read_command_line,
+    show,
+)
 from opsin.config.compose import compose_trial
 from opsin.config.resume_rules import changed_values
 from opsin.config.saved_config import find_unfinished, from_saved
@@ -723,6 +732,17 @@ GLOBAL = "# @package _global_\n"
         ("debug", f"{GLOBAL}defaults: [override trainer: cpu]", "In 'debug/mine': a file chooses an option with the "),
         ("experiment", f"{GLOBAL}defaults: [/optimizer: sgd]", "optimizer is chosen twice: a file chooses an option "),
         ("experiment", f"{GLOBAL}defaults: [override /modle: mlp]", "In 'experiment/mine': there is no config group "),
+        (
+            "experiment",
+            f"{GLOBAL}defaults: [override /trainer: gpus]",
+            "In 'experiment/mine': trainer=gpus is not known: ",
+        ),
+        (
+            "debug",
+            f"{GLOBAL}defaults: [override /logger: [csv, wandbb]]",
+            "In 'debug/mine': logger=wandbb is not known",
+        ),
+        ("optimizer", "defaults: [adan]", "In 'optimizer/mine': optimizer=adan is not known"),
     ],
 )
 def test_common_mistakes_in_own_files_get_the_line_to_write(
@@ -733,4 +753,31 @@ def test_common_mistakes_in_own_files_get_the_line_to_write(
     with pytest.raises(UserError) as caught:
         compose([f"{group}=mine"], source=ConfigSource.of([str(tmp_path)]))
     assert str(caught.value).startswith(message)
-    assert any(line in str(caught.value) for line in ("`# @package _global_`", "`- override /", "did you mean model?"))
+    assert any(line in str(caught.value) for line in ("`# @package _global_`", "`- override /", "did you mean "))
+
+
+def test_an_unknown_option_is_reported_with_the_file_that_chooses_it(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "base.yaml").write_text(f"{GLOBAL}defaults: [override /scheduler: cosin]\n")
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"{GLOBAL}defaults: [base]\n")
+    (tmp_path / "own.yaml").write_text("defaults:\n  - train\n  - override augmentation: flipp\n  - _self_\n")
+    folders = [str(tmp_path)]
+    with pytest.raises(UserError, match=r"^In 'experiment/base': scheduler=cosin is not known: did you mean"):
+        compose(["experiment=[mine]"], source=ConfigSource.of(folders))
+    with pytest.raises(UserError, match=r"^In 'own': augmentation=flipp is not known: did you mean"):
+        compose([], source=ConfigSource.of(folders, "own"))
+
+
+@pytest.mark.parametrize("key", ["model.phases", "trainer.max_time", "trainer.nothing"])
+def test_the_deletion_of_a_key_that_is_null_or_absent_is_refused(key: str) -> None:
+    with pytest.raises(UserError, match=rf"^~{key} deletes nothing: the config has no such key, or its value is null"):
+        compose([f"~{key}"])
+
+
+def test_the_last_of_several_overrides_of_a_key_is_its_place() -> None:
+    origin = ConfigOrigin(
+        choices={"optimizer": "adam"}, overrides=["seed=1", "optimizer=sgd", "optimizer=adam", "seed=x", "seed=1"]
+    )
+    assert origin.of("seed") == "on the command line (seed=1)"
+    assert ConfigOrigin(overrides=["trainer.devices=2", "+trainer.devices=x"]).typed("trainer.devices")[0] == "+"
+    assert origin.typed_choice("optimizer") == "optimizer=adam"

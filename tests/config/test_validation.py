@@ -56,7 +56,7 @@ def refusal(*words: str) -> str:
         ("datamodule.batch_size=0", ["batch_size should be greater than or equal to 1 or 'auto', not 0"]),
         ("datamodule.resize=squish", ["datamodule.resize should be 'squash', 'crop' or 'letterbox'"]),
         ("callbacks.checkpoints=null", ["callbacks must include opsin.training.callbacks.Checkpoints"]),
-        ("trainer.precision=b16", ["trainer.precision should be 'auto'"]),
+        ("trainer.precision=b16", ["trainer.precision should be 'auto', '32', 'bf16', '16', 'bf16-true' or '64', not"]),
         ("model._target_=opsin.models.cnn_gpa", ["opsin.models.cnn_gpa is not accepted here", "opsin.models.cnn_gap?"]),
         ("model._target_=os.system", ["os.system is not accepted here", "OPSIN_TARGETS"]),
         ("model._target_=opsin.modles.mlp", ["opsin.modles.mlp is not accepted here: did you mean opsin.models.mlp?"]),
@@ -240,6 +240,35 @@ def test_a_key_of_no_section_is_refused() -> None:
 
 class Shape:
     """A class that YAML has no values of."""
+
+
+def test_a_missing_item_of_a_list_is_named() -> None:
+    def build(size: int | tuple[int, int, int]) -> Any:
+        return size
+
+    with pytest.raises(UserError) as caught:
+        check({"part": {"size": [1]}}, {"part": SectionSchema(target="part", call=build)})
+    assert "part.size[1] is missing" in str(caught.value)
+    assert "part.size[2] is missing" in str(caught.value)
+    assert "part.size is missing" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "listed"),
+    [
+        (Literal[1, "1"], "'1'"),
+        (Literal["a", 2, "2", 3] | None, "'a', '2' or 3"),
+        (Literal["x, y", "x or y"], "'x, y' or 'x or y'"),
+    ],
+)
+def test_a_number_that_is_listed_as_text_too_is_named_once(kind: Any, listed: str) -> None:
+    def build(way: Any) -> Any:
+        return way
+
+    build.__annotations__["way"] = kind
+    with pytest.raises(UserError) as caught:
+        check({"part": {"way": "other"}}, {"part": SectionSchema(target="part", call=build)})
+    assert str(caught.value).endswith(f"part.way should be {listed}, not 'other'")
 
 
 def with_objects(

@@ -32,6 +32,15 @@ def test_a_file_that_is_no_yaml_is_named_with_the_line(configs: Path) -> None:
         compose(["experiment=mine"])
 
 
+@pytest.mark.parametrize(
+    "words", ["experiment=[quickstart,mine]", "experiment=[mine, quickstart]", "experiment=['mine']"]
+)
+def test_a_broken_file_in_a_list_of_options_is_named(words: str, configs: Path) -> None:
+    (configs / "experiment" / "mine.yaml").write_bytes("seed: 1 # grün\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"experiment/mine\.yaml: not UTF-8 text"):
+        compose([words])
+
+
 def test_a_broken_file_that_another_one_loads_is_named(configs: Path) -> None:
     (configs / "trainer" / "auto.yaml").write_text("devices: 1: 2\n")
     with pytest.raises(UserError, match=r"trainer/auto\.yaml, line 1"):

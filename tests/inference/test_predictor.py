@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -125,6 +126,35 @@ def test_the_temperature_changes_probabilities_but_not_classes(digits_run: RunDi
     np.testing.assert_array_equal(found, temperature_scaled(saved.logits, result.temperature))
     np.testing.assert_array_equal(found.argmax(1), saved.predicted)
     assert np.abs(found - saved.probabilities).max() > 0.01
+
+
+def test_a_run_without_the_keys_of_its_trainer_predicts_with_their_defaults(
+    digits_run: RunDirectory, tmp_path: Path
+) -> None:
+    run = RunDirectory(Path(shutil.copytree(digits_run.path, tmp_path / "run")))
+    saved = OmegaConf.load(run.config)
+    saved.trainer = {"accelerator": "cpu"}  # as after `~trainer.precision` and others on the command line
+    OmegaConf.save(saved, run.config)
+    pixels = np.zeros((1, 28, 28, 1), np.uint8)
+    expected = open_predictor(digits_run.path).probabilities(pixels)
+    np.testing.assert_array_equal(open_predictor(run.path).probabilities(pixels), expected)
+
+
+def test_logits_of_minus_infinity_give_the_probability_zero(
+    digits_run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = open_predictor(digits_run.path)
+    pixels = np.zeros((2, 28, 28, 1), np.uint8)
+    whole, one = predictor._logits, torch.tensor([1])
+    for value, shown in ((-torch.inf, True), (torch.inf, False), (torch.nan, False)):
+        monkeypatch.setattr(predictor, "_logits", lambda images, value=value: whole(images).index_fill(1, one, value))
+        if shown:
+            found = predictor.probabilities(pixels)
+            assert (found[:, 1] == 0).all()
+            np.testing.assert_allclose(found.sum(1), 1)
+        else:
+            with pytest.raises(UserError, match="its training diverged"):
+                predictor.probabilities(pixels)
 
 
 def test_pixels_of_another_kind_are_refused(digits_run: RunDirectory) -> None:

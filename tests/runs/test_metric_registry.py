@@ -8,6 +8,7 @@ import torch
 from opsin.errors import UserError
 from opsin.runs import metric_registry
 from opsin.runs.metric_registry import (
+    changed_loss,
     check_monitored,
     custom_metrics,
     higher_is_better,
@@ -104,3 +105,15 @@ def test_a_recorded_metric_keeps_its_direction_in_another_process(monkeypatch: p
 
 def test_split_of() -> None:
     assert [split_of(name) for name in ("val/acc", "lr", "throughput/x", "lr-Adam/head")] == ["val", "", "", ""]
+
+
+def test_losses_are_comparable_only_if_their_options_are_equal() -> None:
+    plain = {"loss.label_smoothing": 0.0, "distillation.labels": 1.0, "optimizer.lr": 0.1}
+    smooth, weighted = {**plain, "loss.label_smoothing": 0.1}, {**plain, "loss.class_weights": "balanced"}
+    taught, other = {**plain, "model.teacher": "a"}, {**plain, "model.teacher": "a", "distillation.labels": 0.5}
+    assert changed_loss("val/loss", [plain, {**plain, "optimizer.lr": 1, "distillation.labels": 0.0}]) == []
+    assert changed_loss("test/loss", [plain, smooth, weighted]) == ["loss.class_weights", "loss.label_smoothing"]
+    assert changed_loss("val/acc", [plain, smooth]) == []
+    assert changed_loss("train/loss", [taught, other]) == ["distillation.labels"]
+    assert changed_loss("val/loss", [plain, taught]) == ["distillation.labels", "model.teacher"]
+    assert changed_loss("test/loss", [plain, taught, other]) == []

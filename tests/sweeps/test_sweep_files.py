@@ -16,7 +16,7 @@ from opsin.sweeps.launchers import Slurm
 from opsin.sweeps.search_space import Listed, Space, read_space
 from opsin.sweeps.settings import Sweep
 from opsin.sweeps.study import open_storage
-from opsin.sweeps.sweep import _checked, _import_callbacks, _refuse_settings_of_runs, sweep
+from opsin.sweeps.sweep import _checked, _import_callbacks, _incomparable, _refuse_settings_of_runs, sweep
 from opsin.sweeps.trials import Trial
 from opsin.training.plan import make_plan
 
@@ -110,11 +110,45 @@ def test_a_wrong_storage_is_refused_before_the_sweep_has_a_directory(in_tmp: Pat
     [
         ({"sampler": "cmaes", "trials": 3, "objectives": ["val/acc", "seconds"]}, "one objective"),
         ({"pruner": "median", "objectives": ["val/acc", "seconds"]}, "one objective"),
+        ({"objectives": []}, r"sweep\.objectives=\[\] names no metric: leave it out"),
     ],
 )
 def test_incompatible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Sweep(**settings)
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "a/../..", "/tmp/sweep"])
+def test_a_name_outside_the_folder_of_sweeps_is_refused(name: str, in_tmp: Path) -> None:
+    with pytest.raises(UserError, match=r"sweep\.name=.* is not the name of a folder in that of all sweeps"):
+        sweep([f"sweep.name='{name}'", "seed=1,2"])
+    assert list(in_tmp.iterdir()) == []
+    assert Sweep(name="lectures/lr").name == "lectures/lr"
+
+
+@pytest.mark.parametrize(
+    ("objective", "overrides", "keys"),
+    [
+        ("val/loss", ["loss.class_weights=none,balanced", "seed=1,2"], "loss.class_weights"),
+        ("train/loss", ["loss.label_smoothing=interval(0,0.2)"], "loss.label_smoothing"),
+        ("val/loss", ["model.teacher=efficientnet_lite0", "distillation.labels=0,1"], "distillation.labels"),
+        ("val/loss", ["distillation.labels=0,1", "optimizer.lr=interval(0.1,1)"], ""),
+        ("val/acc", ["loss.class_weights=none,balanced"], ""),
+        ("parameters", ["loss.class_weights=none,balanced"], ""),
+        ("val/acc", ["datamodule=mnist,cifar10", "seed=1,2"], "datamodule._target_"),
+        ("val/loss", ["datamodule.val_fraction=interval(0.1,0.2)"], "datamodule.val_fraction"),
+        ("seconds", ["datamodule=mnist,cifar10"], ""),
+        ("val/acc", ["datamodule.num_folds=3", "datamodule.fold=0,1", "datamodule.train_fraction=0.5,1.0"], ""),
+    ],
+)
+def test_a_sweep_whose_runs_cannot_be_compared_gets_a_warning(objective: str, overrides: list[str], keys: str) -> None:
+    space = read_space(overrides, {})
+    lists = [dimension for dimension in space.dimensions if isinstance(dimension, Listed)]
+    runs = [[f"{one.key}={value}"] for one in lists for value in one.values] or [[]]
+    configs = [compose_raw([*space.fixed, *run]) for run in runs]
+    note = _incomparable(objective, space, configs)
+    kind = "images" if keys.startswith("datamodule.") else "losses"
+    assert (f"different {kind} ({keys}): " in note) if keys else note == ""
 
 
 def with_experiment(folder: Path, text: str, **others: str) -> ConfigSource:

@@ -10,6 +10,7 @@ from sweep_commands import finish
 
 from opsin.commands import train_cli
 from opsin.config import RunConfig, compose
+from opsin.config.compose import compose_trial
 from opsin.errors import UserError
 from opsin.sweeps.search_space import Listed, Ranged, Space
 from opsin.sweeps.sweep import sweep
@@ -63,8 +64,18 @@ def test_of_numbers_only_the_ends_are_checked(values: str, ends: list[str]) -> N
 
 @pytest.mark.parametrize("values", ["1,2,3", "3,1,2", "2,3,1"])
 def test_a_value_with_which_no_run_can_start_is_named(values: str) -> None:
-    with pytest.raises(UserError, match=r"^a=3: a=3 is wrong$"):
+    with pytest.raises(UserError, match=r"^a=3 is wrong$"):
         check_values(listed(b="4,5", a=values), Checked(["a=3"]), ())
+
+
+def test_a_message_that_begins_with_the_value_does_not_repeat_it() -> None:
+    def check(overrides: Sequence[str]) -> RunConfig:
+        return compose_trial(overrides)
+
+    with pytest.raises(UserError, match=r"^optimizer=adamm is not known: did you mean"):
+        check_values(Space((), (Listed("optimizer", ("adam", "adamm")),)), check, ("optimizer",))
+    with pytest.raises(UserError, match=r"^seed=\$\{x\}: The config cannot be resolved"):
+        check_values(Space((), (Listed("seed", ("1", "${x}")),)), check, ())
 
 
 @pytest.mark.parametrize("refused", [["a=1", "b=4"], ["a=2", "b=4"], ["a=2", "b=5"]])
@@ -81,7 +92,7 @@ def test_an_error_of_every_run_names_no_value(refused: str) -> None:
 def test_both_ends_of_a_range_are_tried() -> None:
     space = Space((), (Listed("a", ("1", "2")), Ranged("b", 0.5, 1.5)))
     assert check_values(space, Checked(["a=2", "b=0.5"]), ())
-    with pytest.raises(UserError, match=r"^a=2: a=2 is wrong$"):
+    with pytest.raises(UserError, match=r"^a=2 is wrong$"):
         check_values(space, Checked(["a=2"]), ())
 
 

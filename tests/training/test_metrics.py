@@ -136,6 +136,24 @@ def test_auroc_of_very_many_scores_takes_constant_memory(monkeypatch: pytest.Mon
     assert binned.compute()[0]["auroc"] == pytest.approx(exact.compute()[0]["auroc"], abs=0.02)
 
 
+@pytest.mark.parametrize("logits", [[[-torch.inf, 2, 1]], [[3, -torch.inf, -torch.inf]], [[-torch.inf], [40.0]]])
+def test_a_logit_of_minus_infinity_has_the_rank_zero(logits: list[list[float]]) -> None:
+    scores = class_logits(torch.tensor(logits))
+    found = metrics.ranks(scores)
+    assert found.isfinite().all()
+    assert (found[scores.softmax(1) == 0] == 0).all()
+    assert metrics.ranks(torch.tensor([[torch.nan, 1.0]])).isnan().all()  # a diverged network has no rank
+
+
+def test_the_auroc_of_networks_that_exclude_classes_is_that_of_scikit_learn() -> None:
+    (logits, targets), *_ = batches()
+    logits[::2, 1] = -torch.inf
+    measure = SplitMetrics(4, len(targets))
+    measure.update(logits, targets, torch.tensor(0.0))
+    expected = sk.roc_auc_score(targets, logits.softmax(1), multi_class="ovr")
+    assert measure.compute()[0]["auroc"] == pytest.approx(expected, abs=1e-6)
+
+
 def test_the_auroc_of_images_of_one_class_is_undefined() -> None:
     measure = SplitMetrics(3, 4)
     feed(measure, [(torch.eye(3)[[0, 1, 2, 2]], torch.full((4,), 2))])

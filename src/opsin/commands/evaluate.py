@@ -111,7 +111,8 @@ def measure(
         The metrics, and the predictions for each image.
 
     Raises:
-        UserError: The checkpoint is missing or damaged, its files are damaged, or its images have changed.
+        UserError: The checkpoint is missing or damaged, its files are damaged, its images have changed, or the config
+            leaves out all images of the split.
     """
     from opsin.inference.opened_run import open_run
 
@@ -128,6 +129,9 @@ def measure_opened(opened: "OpenedRun", split: Literal["val", "test"]) -> "tuple
     from opsin.training.precision_timing import evaluation_precision
     from opsin.training.threads import use_threads
 
+    key = f"limit_{split}_batches"
+    if getattr(opened.plan.trainer, key) == 0:
+        raise UserError(f"trainer.{key}=0 leaves no {split} image to evaluate: set trainer.{key}=1.0 for all images")
     opened.warn_if_emulated()
     plan = for_evaluation(opened.plan)
     use_threads(plan.trainer.threads)

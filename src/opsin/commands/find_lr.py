@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
         help="learning rate of the last step (default: %(default)s)",
     )
     options, rest = parser.parse_known_args(arguments)
-    if not (20 <= options.steps <= 1000 and 0 < options.lowest < options.highest):
-        raise UserError("--steps must be 20 to 1000, and --lowest above 0 and below --highest")
+    if not (20 <= options.steps <= 1000 and 0 < options.lowest < options.highest < math.inf):
+        raise UserError("--steps must be 20 to 1000, and --lowest above 0 and below --highest, which must be finite")
     from opsin.config import read_command_line, show
 
     line = read_command_line(rest, "find-lr", ("--steps", "--lowest", "--highest"))

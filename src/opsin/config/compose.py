@@ -44,7 +44,7 @@ from opsin.config.secrets import (
 )
 from opsin.config.sections import missing_section
 from opsin.config.suggestions import config_options, explain_unknown_option, suggest, with_listing
-from opsin.config.yaml_files import in_words, refuse_broken_files
+from opsin.config.yaml_files import choosing_file, in_words, refuse_broken_files
 from opsin.errors import UserError, did_you_mean
 from opsin.runs.directory import RunDirectory, new_run_path
 from opsin.runs.home import user_path
@@ -135,7 +135,7 @@ def compose_raw(overrides: Sequence[str], source: ConfigSource | None = None) ->
         raise UserError("The config cannot be composed: config files include each other in a circle") from None
     except Exception as error:  # exceptions of Hydra and OmegaConf share no base class
         reason = str(error) or f"Hydra fails with {type(error).__name__}: a section or a key has the wrong type"
-        raise UserError(with_listing(suggest(overrides, source)) or _in_short(reason, source)) from None
+        raise UserError(with_listing(suggest(overrides, source)) or _in_short(reason, overrides, source)) from None
     _refuse_odd_keys(composed)
     for group in ("experiment", "debug"):
         if group in composed and not any(key_of(text).startswith(f"{group}.") for text in overrides):
@@ -162,12 +162,16 @@ _CHOICES = (
 """Messages of Hydra on a wrong line in the list `defaults` of a file, and how Opsin's message on it begins."""
 
 
-def _in_short(reason: str, source: ConfigSource) -> str:
+def _in_short(reason: str, overrides: Sequence[str], source: ConfigSource) -> str:
     """Return a message of Hydra without its lists of all options and folders."""
     short = re.split(r"\n+(?:Available options in|Config search path:)", reason)[0]
     if deleted := re.match(r"Could not delete from config\. The value of '([^']*)' is .{200}", short, re.DOTALL):
         short = (
             f"~{deleted[1]}=VALUE: the config has another value. Write ~{deleted[1]} to delete the key with any value"
+        )
+    if deleted := re.match(r"Could not delete from config\. '([^']*)' does not exist", short):
+        return (
+            f"~{deleted[1]} deletes nothing: the config has no such key, or its value is null. Leave ~{deleted[1]} out"
         )
     groups = config_options(source)
     if found := re.search(r"Could not override '\w+@(\w+)\.\w+'", short):
@@ -180,9 +184,10 @@ def _in_short(reason: str, source: ConfigSource) -> str:
             return f"{short[: found.start()]}{problem.format(**found.groupdict())}{way_out}"
     if (found := re.search(r"Could not override '(\w+)'\. No match.*", short)) and found[1] not in groups:
         return f"{short[: found.start()]}there is no config group {found[1]}{did_you_mean(found[1], groups)}"
-    if found := re.search(r"Could not find '(\w+)/([^'\n]+)'", short):
-        known = groups.get(found[1], [])
-        short = with_listing(short[: found.start()] + explain_unknown_option(found[1], found[2], known))
+    if found := re.search(r"Could not (?:find|load) '(\w+)/([^'\n]+)'", short):
+        file = choosing_file(found[1], found[2], overrides, source)
+        place = f"In '{file}': " if file else short[: found.start()]
+        short = with_listing(place + explain_unknown_option(found[1], found[2], groups.get(found[1], [])))
     return short
 
 

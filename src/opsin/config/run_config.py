@@ -52,9 +52,9 @@ class ConfigOrigin:
 
     def typed(self, path: str) -> str:
         """Return the override that set the key at the dotted `path`, but not one that chose an option; else ""."""
-        keys = {override: key_of(override).replace("/", ".") for override in self.overrides}
-        setting = (text for text, key in keys.items() if path == key or path.startswith(f"{key}."))
-        return next((text for text in setting if keys[text] not in self.choices), "")
+        keys = [(text, key_of(text).replace("/", ".")) for text in reversed(self.overrides)]  # the last one counts
+        setting = (text for text, key in keys if key not in self.choices and f"{path}.".startswith(f"{key}."))
+        return next(setting, "")
 
     def of_section(self, path: str) -> str:
         """Return the file that holds a section; empty if unknown.
@@ -66,7 +66,7 @@ class ConfigOrigin:
 
     def typed_choice(self, section: str) -> str:
         """Return the override that chose the option of a section, such as `optimizer=sgd`; else ""."""
-        typed = (text for text in self.overrides if key_of(text) == section and section in self.choices)
+        typed = (text for text in reversed(self.overrides) if key_of(text) == section and section in self.choices)
         return next((text for text in typed if not text.startswith("~")), "")
 
     def set_by_experiment(self, section: str) -> set[str]:

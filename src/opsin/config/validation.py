@@ -34,6 +34,9 @@ BOOLEANS = ("false", "true")
 EXPECTATION = "Input should be "
 """Start of pydantic's messages that say what a value should be."""
 
+LISTED = "should be "
+"""End of the start of such a message, in front of the values."""
+
 
 @dataclass(frozen=True)
 class SectionSchema:
@@ -192,7 +195,9 @@ class _Checker:
             known = item_keys(model.model_fields[key].annotation)
             self._add(place, f"{place}{inside} is not known{_nearest(str(problem['loc'][-1]), known)}")
         elif problem["type"] == "missing":
-            self._add(place, f"{place}{inside} is missing")
+            last = problem["loc"][-1]
+            item = f"[{last}]" if isinstance(last, int) and not inside else ""  # inside a member of a union type
+            self._add(place, f"{place}{inside}{item} is missing")
         elif problem["type"] in PYTHON_OBJECTS:
             self._add(
                 place,
@@ -200,7 +205,7 @@ class _Checker:
                 f"let {model.__name__} take a name and look the object up",
             )
         else:
-            reason = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
+            reason = _without_repetition(problem["msg"].removeprefix("Input ").removeprefix("Value error, "))
             is_single = (
                 problem["type"] == "list_type" and len(problem["loc"]) == 1 and isinstance(value, str | int | float)
             )
@@ -318,6 +323,16 @@ def _alternatives_joined(problems: Sequence[Any], values: Mapping[str, Any]) -> 
         if (alternative := message.removeprefix(EXPECTATION)) not in first["msg"]:
             joined[key, str(place)] = first | {"msg": f"{first['msg']} or {alternative}"}
     return list(joined.values())
+
+
+def _without_repetition(reason: str) -> str:
+    """Return a reason that lists values, without the numbers that it also lists as text: `'32', 'bf16' or 32`."""
+    start, listed, values = reason.partition(LISTED)
+    every = re.split(r", | or ", values)
+    kept = [value for value in every if f"'{value}'" not in every]
+    if not listed or len(kept) in (0, len(every)):
+        return reason
+    return f"{start}{listed}{' or '.join(filter(None, (', '.join(kept[:-1]), kept[-1])))}"
 
 
 def _text_hint(problem: str, value: Any) -> str:

@@ -5,10 +5,13 @@ import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from stat import S_ISREG
+from typing import Any
 
 import yaml
+from omegaconf.errors import OmegaConfBaseException
 
 from opsin.config.hydra_session import load
+from opsin.config.run_config import read_yaml
 from opsin.config.search_path import ConfigSource
 from opsin.config.yaml_limits import ExcessiveYAML, check_yaml
 from opsin.errors import UserError
@@ -35,11 +38,11 @@ def refuse_broken_files(overrides: Sequence[str], source: ConfigSource | None = 
     if not faults:
         return
     first = []
-    for group, options in _chosen(overrides, source):
+    for group, options, together in _chosen(overrides, source):
         for path in (folder / group / f"{option}.yaml" for folder in source.folders for option in options):
             if path in faults:
                 raise UserError(faults[path])
-        first.append(f"{group}={options[0]}")
+        first.append(f"{group}=[{','.join(options)}]" if together else f"{group}={options[0]}")
     try:  # files that those load
         load(first, source)
     except yaml.YAMLError as error:
@@ -93,9 +96,55 @@ def _fault_of(path: Path, *state: int) -> str | None:  # noqa: ARG001 - a file w
     return None
 
 
-def _chosen(overrides: Sequence[str], source: ConfigSource) -> Iterator[tuple[str, list[str]]]:
-    """Yield the options that overrides choose in each group; several in a multirun."""
+def choosing_file(group: str, option: str, overrides: Sequence[str], source: ConfigSource) -> str:
+    """Return the file, such as `experiment/mine`, whose list `defaults` chooses an option; "" if none is found.
+
+    Hydra names the file whose choice is replaced, which is mostly the primary config.
+
+    Args:
+        group: The config group.
+        option: The option.
+        overrides: Overrides of the command line.
+        source: Search path and primary config.
+    """
+    chosen = [f"{owner}/{name}" for owner, names, _ in _chosen(overrides, source) for name in names]
+    left, seen = [source.config_name, *chosen], set()
+    while left:
+        name = left.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for entry in _defaults(name, source):
+            if isinstance(entry, str):  # a file that this one includes
+                left.append(entry.lstrip("/") if "/" in entry else f"{name.rpartition('/')[0]}/{entry}".lstrip("/"))
+            elif isinstance(entry, dict) and any(
+                _group_of(key) == group and option in (value if isinstance(value, list) else [value])
+                for key, value in entry.items()
+            ):
+                return name
+    return ""
+
+
+def _defaults(name: str, source: ConfigSource) -> list[Any]:
+    """Return the list `defaults` of a config file; empty without a list, or if the file cannot be read."""
+    file = next((file for folder in source.folders if (file := folder / f"{name}.yaml").is_file()), None)
+    try:
+        tree = read_yaml(file) if file else None
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
+        return []
+    found = tree.get("defaults") if isinstance(tree, dict) else None
+    return found if isinstance(found, list) else []
+
+
+def _group_of(key: Any) -> str:
+    """Return the group in a key of a list `defaults`, such as `override /model@net`."""
+    return str(key).removeprefix("override ").strip().lstrip("/").partition("@")[0]
+
+
+def _chosen(overrides: Sequence[str], source: ConfigSource) -> Iterator[tuple[str, list[str], bool]]:
+    """Yield the options that overrides choose in each group, and whether they are a list for one run."""
     for override in overrides:
         group, _, option = override.lstrip("+").partition("=")
         if option and any((folder / group).is_dir() for folder in source.folders):
-            yield group, option.split(",")
+            names = [name.strip(" \"'") for name in option.strip("[]").split(",")]
+            yield group, names, option.startswith("[")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import lightning as L
 
 from opsin.config import RunConfig, compose
-from opsin.config.overrides import find_value, key_of
+from opsin.config.overrides import find_value, is_word, key_of
 from opsin.data import ImageDataModule
 from opsin.data.cache.files import cache_folder
 from opsin.data.cache.image_store import open_store
@@ -80,8 +80,8 @@ def open_images(trained: TrainedModel, overrides: Sequence[str] = ()) -> InputIm
         UserError: The overrides name no images, or contradict the trained model.
     """
     folders, overrides = (
-        [item for item in overrides if "=" not in item],
-        [item for item in overrides if "=" in item],
+        [item for item in overrides if is_word(item)],
+        [item for item in overrides if not is_word(item)],
     )
     if len(folders) > 1:
         raise UserError(f"{' and '.join(folders)}: give one folder of images")

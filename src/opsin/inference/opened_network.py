@@ -16,6 +16,7 @@ from opsin.runs.result import WAY_OUT, DataFacts
 from opsin.training.network_building import new_network, recorded_data
 from opsin.training.plan import NetworkPlan, make_network_plan
 from opsin.training.same_numerics import EMULATED, evaluation_options, is_emulated
+from opsin.training.trainer import TrainerOptions
 
 P = TypeVar("P", bound=NetworkPlan)
 
@@ -42,7 +43,8 @@ class OpenedNetwork:
 
     def warn_if_emulated(self) -> None:
         """Warn if `auto` stands for bfloat16, and this processor has no instructions for it."""
-        if self.config.tree["trainer"]["precision"] == "auto" and is_emulated(self.plan.trainer):
+        chosen = self.config.tree["trainer"].get("precision", TrainerOptions.precision)
+        if chosen == "auto" and is_emulated(self.plan.trainer):
             log.warning("%s", EMULATED)
 
     @cached_property

@@ -10,6 +10,7 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.garbage_collection import resume_collection
 from opsin.training import build
 from opsin.training.plan import RunPlan, make_plan
+from opsin.training.run_warnings import known_warnings
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class OpenedRun(OpenedNetwork):
         Raises:
             UserError: The images are missing, or are not those that the run was trained on.
         """
-        data = build.data(self.plan, image_format=self.data_facts.image_format)
-        build.check_same_data(data, self.data_facts)
+        with known_warnings(self.directory.read_result().warnings):
+            data = build.data(self.plan, image_format=self.data_facts.image_format)
+            build.check_same_data(data, self.data_facts)
         return data
 
 

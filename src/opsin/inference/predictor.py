@@ -154,7 +154,7 @@ class Predictor:
             raise ValueError(f"{pixels.dtype} {pixels.shape} instead of uint8 (N, {', '.join(map(str, shape))})")
         starts = range(0, max(1, len(pixels)), self.batch_size)  # without images, one blank batch gives the shape
         found = np.concatenate([self._batch(pixels[i : i + self.batch_size], function) for i in starts])
-        if not np.isfinite(found).all():
+        if not np.isfinite(found.max(axis=1)).all():  # a logit of -inf excludes a class
             raise UserError(f"{self.trained.name} outputs NaN: its training diverged")
         return found
 

@@ -170,6 +170,30 @@ def sort_key(name: str, value: float | None) -> float:
     return -value if higher_is_better(name) else value
 
 
+def changed_loss(name: str, configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the keys by which some configs measure a loss differently; their values of it cannot be compared.
+
+    The loss of train and val has the terms of a teacher, if there is one; the loss of test has not.
+
+    Args:
+        name: Full name of the metric; no key changes another metric than the loss.
+        configs: Values of each config by dotted key.
+    """
+    split, _, last = name.partition("/")
+    if last != "loss":
+        return []
+    defined = [
+        {
+            key: value
+            for key, value in config.items()
+            if key.startswith("loss.")
+            or (split != "test" and config.get("model.teacher") and key.startswith(("distillation.", "model.teacher")))
+        }
+        for config in configs
+    ]
+    return sorted({key for one in defined for key in one if any(other.get(key) != one[key] for other in defined)})
+
+
 def check_monitored(name: str, place: str, others: Sequence[str] = ()) -> None:
     """Check that training may depend on a metric.
 

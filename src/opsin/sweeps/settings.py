@@ -1,6 +1,7 @@
 """Options of the `sweep` section."""
 
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -41,6 +42,13 @@ class Sweep:
     retry_failed: bool = False
 
     def __post_init__(self) -> None:
+        if self.name is not None and not _is_inside(self.name):
+            raise UserError(
+                f"sweep.name={self.name} is not the name of a folder in that of all sweeps: write a name such as lr or "
+                "leave it out; hydra.sweep.dir sets the folder of all sweeps"
+            )
+        if self.objectives == []:
+            raise UserError("sweep.objectives=[] names no metric: leave it out for the monitored metric")
         if self.sampler != "grid" and self.trials is None:
             raise UserError(f"sweep.sampler={self.sampler} needs a number of trials: set sweep.trials=N")
         if self.pruner != "none" and self.objectives and len(self.objectives) > 1:
@@ -49,3 +57,9 @@ class Sweep:
             raise UserError("sweep.sampler=cmaes optimizes one objective: use sweep.sampler=tpe for several")
         if self.storage is not None and not is_url(self.storage):
             raise UserError(f"sweep.storage={self.storage} is not the URL of a database, such as sqlite:///study.db")
+
+
+def _is_inside(name: str) -> bool:
+    """Return whether a path names something inside the folder that it is relative to."""
+    path = PurePath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts

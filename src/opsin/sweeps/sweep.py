@@ -26,14 +26,15 @@ from opsin.errors import Interrupted, UserError
 from opsin.runs.disk_lock import DiskLock
 from opsin.runs.flat_keys import flat
 from opsin.runs.home import user_path
+from opsin.runs.metric_registry import changed_loss
 from opsin.runs.quoting import opsin_command, printed_command
 from opsin.sweeps import best_run, table
 from opsin.sweeps.jobs import Jobs
 from opsin.sweeps.launchers import Local
 from opsin.sweeps.launchers.base import Handle, Job, Launcher, can_start
-from opsin.sweeps.outcomes import check_objectives, directions
+from opsin.sweeps.outcomes import RUN_QUANTITIES, check_objectives, directions
 from opsin.sweeps.runner import POLL_S, Runner, Stop
-from opsin.sweeps.search_space import Space, read_space
+from opsin.sweeps.search_space import Ranged, Space, read_space
 from opsin.sweeps.settings import Sweep
 from opsin.sweeps.study import open_storage
 from opsin.sweeps.sweep_directory import recorded_values, study_name, sweep_directory
@@ -48,6 +49,11 @@ SCHEMA = {
     "launcher": SectionSchema(target="launcher", constructors=LAUNCHERS),
 }
 """Sections of the config that describe the multirun and not its runs."""
+
+VALIDATED = tuple(
+    f"datamodule.{key}" for key in ("_target_", "path", "val_fraction", "test_fraction", "num_folds", "split_seed")
+)
+"""Keys that determine the validation images. `seed` and `datamodule.fold` do too, but their runs are repetitions."""
 
 RUN_COMMANDS = {"setup": "holds commands", "address": "names a server that can run commands here"}
 """Keys of launchers that run code, with the effect."""
@@ -78,7 +84,8 @@ def sweep(
     local = engine.build() if engine.call is Local else None  # to build another launcher may connect to a cluster
     start = local.fork if isinstance(local, Local) else spawn
     check = check_process(load_check, start) if load_check else contextlib.nullcontext(None)
-    _refuse_settings_of_runs(_checked_runs(space, of_sweep, source, check), alone)
+    configs = _checked_runs(space, of_sweep, source, check)
+    _refuse_settings_of_runs(configs, alone)
     jobs = Jobs(space, source, of_sweep)
     refuse_missing_secrets({**_without_overrides(jobs.typical), "sweep.storage": settings.storage})
     metric: str = jobs.typical.monitor.metric
@@ -86,6 +93,7 @@ def sweep(
     _import_callbacks(jobs.typical)
     key = "sweep.objectives" if settings.objectives else "monitor.metric"
     check_objectives(objectives, key, settings.pruner, jobs.typical.trainer)
+    note = _incomparable(objectives[0], space, configs)
     if settings.storage:
         open_storage(settings.storage)  # a wrong one is refused before the sweep has a directory
     folder = sweep_directory(
@@ -102,6 +110,7 @@ def sweep(
         launcher = local or engine.build()
         done = trials.ended()
         _print_start(console, folder, trials, done, launcher, worker.others())
+        console.print(note, soft_wrap=True, end="\n" * bool(note))
         with table.ProgressTable(console, space, metric, objectives, trials.total, done, launcher.slots) as progress:
             runner = Runner(
                 launcher,
@@ -136,6 +145,7 @@ def sweep(
     problems = _problems(rows, objectives[0], _untested(rows, objectives[0], jobs)) if ended else []
     for problem in problems:
         console.print(problem, soft_wrap=True)
+    console.print(note, soft_wrap=True, end="\n" * bool(note))
     _print_next_steps(console, folder, trials, rows, objectives[0])
     return int(bool(problems) or any(row.state == "failed" for row in rows))
 
@@ -240,6 +250,29 @@ def _checked_runs(
             return config.settings
 
         return check_values(space, composed, config_options(source))
+
+
+def _incomparable(objective: str, space: Space, configs: Sequence[DictConfig]) -> str:
+    """Return the warning that the objective cannot be compared: of different losses, or on different images; else "".
+
+    Args:
+        objective: The first objective.
+        space: Search space of the sweep.
+        configs: Configs of runs with each listed value.
+    """
+    sections = ["datamodule", "loss", "distillation", "model"]
+    trees: list[Any] = [OmegaConf.to_container(OmegaConf.masked_copy(config, sections)) for config in configs]
+    values = [flat(tree) for tree in trees]
+    ranges = [dimension for dimension in space.dimensions if isinstance(dimension, Ranged)]
+    values += [{**values[0], dimension.key.lstrip("+"): dimension.high} for dimension in ranges]
+    start = f"{objective} does not show which run is better, because the runs"
+    if keys := changed_loss(objective, values):
+        listed = ", ".join(keys)
+        return f"{start} measure different losses ({listed}): set another objective, such as sweep.objectives=[val/acc]"
+    keys = [key for key in VALIDATED if len({str(config.get(key)) for config in values}) > 1]
+    if keys and objective not in RUN_QUANTITIES:
+        return f"{start} are validated on different images ({', '.join(keys)}): use one sweep for each of these values"
+    return ""
 
 
 def _refuse_settings_of_runs(configs: Sequence[DictConfig], alone: DictConfig) -> None:

@@ -62,7 +62,8 @@ def check_values(space: Space, check: Callable[[Sequence[str]], T], groups: Cont
         raise error
     for dimension, value in islice(_values(space, groups), MOST_VALUES):
         if error := refusal(_runs(space, {dimension.key: value})):
-            raise UserError(f"{dimension.override(value)}: {error}")
+            text = dimension.override(value)
+            raise error if str(error).startswith(f"{text} ") else UserError(f"{text}: {error}")
     return [found for found in results.values() if not isinstance(found, UserError)]
 
 

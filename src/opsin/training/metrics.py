@@ -151,13 +151,15 @@ def ranks(logits: Tensor) -> Tensor:
     """Return values in [0, 1] that rank images by the probability of each class, for logits `(N, C)`.
 
     Probabilities close to 1 are equal in float32, from a logit of about 17 on. The logarithms of their odds, of which
-    these values are an increasing function, are not.
+    these values are an increasing function, are not. A logit of -inf, which excludes a class, has the rank 0.
     """
     logs = logits.log_softmax(1)
     largest = logs.argmax(1, keepdim=True)
     others = torch.log1p(-logs.exp())  # 1 - p, whose digits are lost if p is close to 1: then the others are added up
     rest = logs.scatter(1, largest, -torch.inf).logsumexp(1, keepdim=True)
-    return (1 + F.softsign(logs - others.scatter(1, largest, rest))) / 2
+    odds = logs - others.scatter(1, largest, rest)
+    finite = torch.finfo(odds.dtype).max  # softsign of infinity is NaN
+    return (1 + F.softsign(odds.clamp(-finite, finite))) / 2
 
 
 def undefined_metrics(measured: Collection[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Collect the warnings of a run for its result and for the summary at its end."""
+"""Collect the warnings of a run for its result and for the summary at its end; do not repeat them afterwards."""
 
 import contextlib
 import logging
@@ -12,6 +12,9 @@ MOST_WARNINGS = 100
 
 SHOWN_WARNINGS = 8
 """Warnings that the summary at the end of a run repeats."""
+
+DATA_LOGGERS = "opsin.data"
+"""Package whose modules log the warnings about the images of a run."""
 
 
 @contextlib.contextmanager
@@ -35,6 +38,28 @@ class _WarningCollector(logging.Handler):
         message = mask_secrets(record.getMessage())
         if message not in self._messages and len(self._messages) < MOST_WARNINGS:
             self._messages.append(message)
+
+
+@contextlib.contextmanager
+def known_warnings(known: Sequence[str]) -> Iterator[None]:
+    """Do not log again, within a block, warnings about the data of a run that the run has recorded.
+
+    Args:
+        known: The warnings in the result of the run.
+    """
+
+    def is_new(record: logging.LogRecord) -> bool:
+        return mask_secrets(record.getMessage()) not in known
+
+    names = [name for name in logging.root.manager.loggerDict if name.startswith(f"{DATA_LOGGERS}.")]
+    loggers = [logging.getLogger(name) for name in names]
+    for logger in loggers:
+        logger.addFilter(is_new)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_new)
 
 
 def warning_lines(warnings: Sequence[str]) -> list[str]:

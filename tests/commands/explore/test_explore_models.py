@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from made_runs import made_run
 
 from opsin.commands.explore import models as module
 from opsin.commands.explore.classify_tab import classify
@@ -119,6 +120,14 @@ def test_reports_are_opened_from_run_directories_only(digits_run: RunDirectory, 
     assert "/report/day/a%20%3Cb%3E%20%26%20%27c%27" in table
     assert "<b>" not in table
     assert "<svg" in curves
+
+
+def test_the_curves_are_means_over_the_runs_of_a_row(tmp_path: Path) -> None:
+    made_run(tmp_path / "0", [True], overrides=["seed=0"], epochs=(0.25, 0.5))
+    made_run(tmp_path / "1", [True], overrides=["seed=1"], epochs=(0.75, 0.5))
+    _, curves = runs_html(RunModels(tmp_path), "val/acc")
+    assert "A cnn_gap, epoch 1: 0.5<" in curves
+    assert "0.25" not in re.findall("<title>(.*?)</title>", curves)
 
 
 def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:

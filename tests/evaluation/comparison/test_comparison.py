@@ -46,6 +46,14 @@ def test_flips_are_the_images_that_only_one_run_classifies_correctly(two: Path) 
     assert first.probabilities[0] == pytest.approx(np.exp(1.94) / (2 + np.exp(1.94)))
 
 
+def test_the_page_links_the_report_of_a_run_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    run = tmp_path / os.fsdecode(b"k\xe4fer 1")
+    made_run(run, [True, False])
+    (run / "report.html").write_text("a report")
+    page = write_comparison(compare([tmp_path]), tmp_path / "c.html").read_text(encoding="utf-8")
+    assert 'href="k%E4fer%201/report.html"' in page
+
+
 def test_only_differing_values_are_listed(two: Path) -> None:
     comparison = compare([two])
     assert {d.key: d.values for d in comparison.config} == {

@@ -107,3 +107,17 @@ def test_folds_are_one_row(tmp_path: Path) -> None:
     (row,) = leaderboard(runs).rows
     assert row.repetitions == "3 folds"
     assert [run.repetition_text for run in row.runs] == ["seed 0, fold 0", "seed 0, fold 1", "seed 0, fold 2"]
+
+
+def test_rows_with_different_losses_are_not_ranked_by_the_loss_without_a_warning(tmp_path: Path) -> None:
+    made_run(tmp_path / "a", right(90), config={"loss.class_weights": "none"})
+    made_run(tmp_path / "b", right(95), config={"loss.class_weights": "balanced"})
+    made_run(tmp_path / "c", right(80), config={"loss.class_weights": "balanced"}, images="others")
+    runs = [RunDirectory(tmp_path / name) for name in "abc"]
+    (problem, _) = sorted(leaderboard(runs, "test/loss").ranking_problems(), key=lambda text: "images differ" in text)
+    assert problem.startswith("test/loss does not show which row is better, because the rows measure different losses ")
+    assert problem.endswith(
+        "(loss.class_weights). Rank by another metric: --metric test/acc (in Python, metric='test/acc')."
+    )
+    assert len(leaderboard(runs).ranking_problems()) == 1
+    assert leaderboard(runs[1:], "test/loss").ranking_problems()[0].startswith("Not ranked together")

@@ -12,13 +12,13 @@ from opsin.commands.explore.models import RunModels
 from opsin.commands.explore.outputs import error_area, shows_errors
 from opsin.errors import UserError
 from opsin.evaluation.comparison.columns import columns
+from opsin.evaluation.comparison.comparison import curve
 from opsin.evaluation.comparison.leaderboard import Leaderboard, leaderboard
 from opsin.evaluation.comparison.row_names import shortened_names
 from opsin.evaluation.comparison.run_records import RunRecord, read_record
 from opsin.runs.directory import RunDirectory
 from opsin.runs.home import real_path
 from opsin.runs.metric_registry import RANKING_METRIC, metric_names
-from opsin.runs.metrics_csv import measured
 from opsin.runs.quoting import opsin_command
 from opsin.visualization.charts import Series, line_chart
 
@@ -26,7 +26,7 @@ RECIPE = 1
 """Index of the column of the recipe."""
 
 CURVES = 8
-"""Number of runs in the charts: as many as there are colors."""
+"""Number of rows in the charts: as many as there are colors."""
 
 
 def report_file(models: RunModels, name: str) -> Path | None:
@@ -103,14 +103,14 @@ def _link(run: RunDirectory, name: str, text: str) -> str:
 
 
 def _curves(board: Leaderboard) -> str:
-    """Return charts of validation loss and accuracy by epoch for the first run of each row."""
+    """Return charts of validation loss and accuracy by epoch, averaged over the runs of each row."""
     rows = board.rows[:CURVES]
     recipes = shortened_names([row.name for row in rows])
-    runs = [(f"{row.letter} {recipe}", row.runs[0].history) for row, recipe in zip(rows, recipes, strict=True)]
+    names = [f"{row.letter} {recipe}" for row, recipe in zip(rows, recipes, strict=True)]
     charts = []
     for metric, title in (("val/loss", "Validation loss"), ("val/acc", "Validation accuracy")):
-        series = [Series(name, *measured(history, metric)) for name, history in runs if measured(history, metric)[0]]
-        if series:
+        found = [Series(name, *curve(row, metric)) for name, row in zip(names, rows, strict=True)]
+        if series := [one for one in found if one.x]:
             charts.append(line_chart(series, title=title))
     return f'<div class="multiples">{"".join(charts)}</div>'
 

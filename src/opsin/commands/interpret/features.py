@@ -100,7 +100,7 @@ def filter_pictures(
             f"{recipe['upscalings']} upscalings"
         )
         side = min(max(rows, 112), 224)
-        rose = sum(end > 2 * max(start, 0) and end > 0.5 for start, end in zip(found.start, found.end, strict=True))
+        rose = sum(end > 2 * max(start, 0) for start, end in zip(found.start, found.end, strict=True))
         zero = sum(end == 0 for end in found.end)
         line = f"{name}: the activation of {rose} of {len(chosen)} filters more than doubled; {zero} stayed at zero"
         picture = grid(list(found.pictures), columns=4, side=side, captions=captions, title=title)

@@ -121,6 +121,10 @@ def _check_options(what: Sequence[str], given: Mapping[str, Any], stage: str | N
         raise UserError(
             f"--stage {stage} cannot be used with --what {without[0]}, only with {', '.join(KINDS_WITH_STAGE)}"
         )
+    if given["count"] is not None and given.get("channels") and {*KINDS_OF_OPTION["count"]} & {*what} == {"filters"}:
+        raise UserError(
+            f"--count {given['count']} has no effect with --channels, which selects the filters: leave it out"
+        )
     if given["count"] is not None and given["count"] < 1:
         raise UserError(f"--count must be at least 1, got {given['count']}")
     if "errors" in what and checkpoint != "best":

@@ -12,6 +12,7 @@ from opsin.evaluation.confidence_intervals import Interval, interval_over_runs
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import (
     RANKING_METRIC,
+    changed_loss,
     higher_is_better,
     metric_names,
     register_recorded,
@@ -149,7 +150,18 @@ class Leaderboard:
     def ranking_problems(self) -> list[str]:
         """Return one sentence for each reason why the rows do not form a single ranking, and how to fix it."""
         different = [self._different_images()] if len(self.groups) > 1 else []
-        return different + [self._unranked(row) for row in self.rows if row.rank is None]
+        return [*different, *self._different_losses(), *(self._unranked(row) for row in self.rows if row.rank is None)]
+
+    def _different_losses(self) -> list[str]:
+        groups = [[run.config for row in self.rows_in(i) for run in row.runs] for i in range(len(self.groups))]
+        keys = list(dict.fromkeys(key for configs in groups for key in changed_loss(self.metric, configs)))
+        if not keys:
+            return []
+        other = f"{self.split}/acc"
+        return [
+            f"{self.metric} does not show which row is better, because the rows measure different losses "
+            f"({', '.join(keys)}). Rank by another metric: --metric {other} (in Python, metric={other!r})."
+        ]
 
     def _different_images(self) -> str:
         most = 5

@@ -180,4 +180,4 @@ def _report_link(run: RunDirectory, file: Path) -> str:
     """Return the link from the page to the report of a run; empty if the run has no report."""
     if not run.report.is_file():
         return ""
-    return quote(Path(os.path.relpath(run.report, file.parent.resolve())).as_posix())
+    return quote(os.fsencode(Path(os.path.relpath(run.report, file.parent.resolve())).as_posix()))

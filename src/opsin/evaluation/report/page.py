@@ -91,7 +91,7 @@ def _predictions(run: RunDirectory) -> tuple[dict[str, Predictions], dict[str, s
         except UserError as error:
             missing[split] = str(error)
         else:
-            if not np.isfinite(predictions.logits).all():
+            if not np.isfinite(predictions.logits.max(axis=1)).all():  # a logit of -inf excludes a class
                 missing[split] = f"The logits of {split} images are not finite: training has diverged."
             elif len(predictions):
                 found[split] = predictions

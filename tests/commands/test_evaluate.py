@@ -1,0 +1,22 @@
+"""The command evaluate refuses a config that leaves nothing to evaluate."""
+
+import pytest
+
+from opsin.commands.evaluate import main
+from opsin.runs.directory import RunDirectory
+
+
+@pytest.mark.parametrize(
+    ("split", "overrides"),
+    [
+        ("test", ["trainer.limit_test_batches=0"]),
+        ("val", ["trainer.limit_val_batches=0.0", "monitor.metric=train/loss"]),
+    ],
+)
+def test_a_split_without_batches_is_refused_in_one_message(
+    split: str, overrides: list[str], digits_run: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(digits_run.path), "--split", split, *overrides]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"trainer.limit_{split}_batches=0 leaves no {split} image to evaluate: set ")
+    assert message.count("\n") == 1
