@@ -30,6 +30,7 @@ REQUIRED = {
 PICKLE = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "jsonpickle")
 MAY_IMPORT_PICKLE = {
     "src/opsin/models/weights.py",  # the exception of torch.load
+    "src/opsin/training/checkpoint_values.py",  # the exceptions of torch.save and torch.load
     "src/opsin/data/datasets/cifar10.py",  # an unpickler that calls nothing of NumPy and nothing else
     "benchmarks/datasets.py",  # writes the files of CIFAR-10
 }
