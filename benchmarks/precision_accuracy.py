@@ -94,5 +94,5 @@ def _verdict(name: str, differences: list[float]) -> GoalResult:
     if len(differences) < 2:
         return GoalResult(figure, goal, None, None, "")
     mean, low, high = t_interval(differences)
-    text = f"{mean:+.2f} points ({low:+.2f} to {high:+.2f}), n={len(differences)}"
+    text = f"{mean:+z.2f} points ({low:+z.2f} to {high:+z.2f}), n={len(differences)}"
     return GoalResult(figure, goal, mean, low >= -MARGIN and high <= MARGIN, text)

@@ -99,7 +99,7 @@ def between_rows(records: Sequence[Record], other: str, others: Sequence[Record]
     numbers = f"95 % interval {', '.join(parts)}; {p_text(found.p)}, {test}"
     gain = 100 * found.over_images.estimate
     if not is_significant(found.p, len(both), found.over_images):
-        return f"Not distinguishable from `{other}`: {gain:+.2f} points ({numbers})."
+        return f"Not distinguishable from `{other}`: {gain:+z.2f} points ({numbers})."
     return f"{'Better' if gain > 0 else 'Worse'} than `{other}` by {abs(gain):.2f} points ({numbers})."
 
 
@@ -127,9 +127,9 @@ def gap(records: Sequence[Record]) -> str:
     overfits = rise.low > 0 and final.low > 0
     verdict = "It overfits" if overfits else "It does not overfit distinguishably"
     return (
-        f"{verdict}: after the last epoch the training accuracy is {100 * final.estimate:+.1f} points from the "
-        f"validation accuracy (95 % interval {100 * final.low:+.1f} to {100 * final.high:+.1f}), and the validation "
-        f"loss is {rise.estimate:+.3f} from its lowest value ({rise.low:+.3f} to {rise.high:+.3f})."
+        f"{verdict}: after the last epoch the training accuracy is {100 * final.estimate:+z.1f} points from the "
+        f"validation accuracy (95 % interval {100 * final.low:+z.1f} to {100 * final.high:+z.1f}), and the validation "
+        f"loss is {rise.estimate:+z.3f} from its lowest value ({rise.low:+z.3f} to {rise.high:+z.3f})."
     )
 
 
@@ -143,7 +143,7 @@ def gap_between(records: Sequence[Record], other: str, others: Sequence[Record])
         np.array([_last(pair[side], "train/acc") - _last(pair[side], "val/acc") for pair in both]) for side in (0, 1)
     )
     difference, p = t_test(own, theirs, True, 1 / both[0][0].counts["val"])
-    size = f"{100 * difference.estimate:+.1f} points (95 % interval {points(difference)}, {p_text(p)})"
+    size = f"{100 * difference.estimate:+z.1f} points (95 % interval {points(difference)}, {p_text(p)})"
     if not excludes_zero(difference):
         return f"Its gap is not distinguishable from that of `{other}`: {size}."
     return f"Its gap is {'smaller' if difference.high < 0 else 'larger'} than that of `{other}`: {size}."
@@ -185,4 +185,4 @@ def percent(value: float, places: int = 2) -> str:
 
 def points(interval: Interval) -> str:
     """Return the ends of an interval of a difference in percentage points."""
-    return f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
+    return f"{100 * interval.low:+z.2f} to {100 * interval.high:+z.2f}"

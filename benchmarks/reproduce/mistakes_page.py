@@ -183,7 +183,7 @@ def cost(mistake: Mistake, correct: Sequence[Record], mistaken: Sequence[Record]
     if len(optimism) > 1:
         over = interval_over_runs(optimism)
         found.append(
-            f"With the mistake, validation accuracy minus test accuracy is {100 * over.estimate:+.2f} points "
+            f"With the mistake, validation accuracy minus test accuracy is {100 * over.estimate:+z.2f} points "
             f"(95 % interval {points(over)})."
         )
     return found
@@ -193,7 +193,7 @@ def _change(difference: Interval, unit: int) -> str:
     low, high = unit * difference.low, unit * difference.high
     distinguishable = "" if low > 0 or high < 0 else ", not distinguishable from 0"
     kind = " points" if unit == 100 else ""
-    return f"{unit * difference.estimate:+.3f}{kind} (95 % interval {low:+.3f} to {high:+.3f}{distinguishable})"
+    return f"{unit * difference.estimate:+z.3f}{kind} (95 % interval {low:+z.3f} to {high:+z.3f}{distinguishable})"
 
 
 def _value(records: Sequence[Record], metric: str) -> str:

@@ -237,6 +237,8 @@ def test_invalid_arguments_are_errors(digits_run: RunDirectory, tmp_path: Path) 
         predict(digits_run, *words, top=0)
     with pytest.raises(UserError, match="is not one of csv, jsonl, parquet; add --format"):
         predict(digits_run, *words, out=tmp_path / "found.txt")
+    with pytest.raises(UserError, match=r"--out .*found\.csv and --format parquet contradict each other"):
+        predict(digits_run, *words, out=tmp_path / "found.csv", kind="parquet")
     with pytest.raises(UserError, match=r"--out=.*a\.png is a file, not a folder; set --out to a path in a folder"):
         predict(digits_run, *words, out=tmp_path / "a.png" / "found.csv")
     with pytest.raises(UserError, match="cannot go to stdout"):

@@ -204,4 +204,6 @@ def test_similarity_of_maps() -> None:
     assert rank_correlation(np.zeros_like(one), np.ones_like(one)) == 1
     assert structural_similarity(one, one) == pytest.approx(1)
     assert structural_similarity(one, other) < 0.3
-    assert structural_similarity(one[:4, :3], one[:4, :3]) == pytest.approx(1)
+    for height, width in ((4, 3), (2, 5), (1, 9), (1, 1)):
+        assert structural_similarity(one[:height, :width], one[:height, :width]) == pytest.approx(1)
+        assert structural_similarity(one[:height, :width], other[:height, :width]) < 1

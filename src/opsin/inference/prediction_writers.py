@@ -64,7 +64,8 @@ def open_table(out: Path | None, kind: Format | None, classes: Sequence[str], to
         top: Number of classes per row, limited to the number of classes (`classes_per_row`).
 
     Raises:
-        UserError: The format is unknown, parquet would go to stdout, or the file cannot be written.
+        UserError: The format is unknown or contradicts the suffix of the file, parquet would go to stdout, or the file
+            cannot be written.
     """
     kind, top = kind or _kind(out), classes_per_row(classes, top)
     if out is None:
@@ -73,6 +74,10 @@ def open_table(out: Path | None, kind: Format | None, classes: Sequence[str], to
         with _TABLES[kind](sys.stdout, classes, top) as write:
             yield write
         return
+    if (suffix := out.suffix.lower().removeprefix(".")) in FORMATS and suffix != kind:
+        raise UserError(
+            f"--out {out} and --format {kind} contradict each other: leave --format out, or change the suffix"
+        )
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; give a file, such as {out / f'predictions.{kind}'}")
     check_writable(out.parent, "--out")

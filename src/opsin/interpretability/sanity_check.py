@@ -151,7 +151,9 @@ def structural_similarity(a: NDArray[np.float32], b: NDArray[np.float32]) -> flo
     from skimage.metrics import structural_similarity as ssim
 
     side = min(7, *a.shape)
-    return float(ssim(a, b, data_range=1.0, win_size=side - 1 + side % 2))
+    window = side - 1 + side % 2
+    # Of a window of one pixel, the sample covariance is not defined.
+    return float(ssim(a, b, data_range=1.0, win_size=window, use_sample_covariance=window > 1))
 
 
 def _mean_over_images(measure: Callable[..., float], a: Tensor, b: Tensor) -> float:

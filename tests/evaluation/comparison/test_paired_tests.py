@@ -161,3 +161,11 @@ def test_a_comparison_on_val_warns_about_selection(tmp_path: Path) -> None:
     ]
     (result,) = pairwise_results(leaderboard(runs, "val/acc"))
     assert "The best epochs were selected on the same images" in result.explanation
+
+
+@pytest.mark.parametrize("gains", [(12, -6, -6), (6, -12, 6), (7, -3, -4), (0, 0, 0)])
+def test_a_difference_of_zero_has_no_minus_sign(gains: Sequence[int], tmp_path: Path) -> None:
+    pairs = [pattern(80 - abs(gain), max(gain, 0), max(-gain, 0), 20) for gain in gains]
+    (result,) = compare_recipes(tmp_path, [[first for first, _ in pairs], [second for _, second in pairs]])
+    assert "The difference is 0.00 percentage points" in result.explanation
+    assert "is +0.00 points" in result.explanation

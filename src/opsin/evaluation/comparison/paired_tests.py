@@ -93,7 +93,7 @@ class PairwiseResult:
             runs = f" (runs {self.run_pairs[0].a.run.path.name} and {self.run_pairs[0].b.run.path.name})"
         return (
             f"{first.letter} classifies {100 * max(a, b):.2f} % of {self.images:,} {self.split} images correctly, "
-            f"{second.letter} {100 * min(a, b):.2f} %{runs}. The difference is {100 * gain.estimate:.2f} percentage "
+            f"{second.letter} {100 * min(a, b):.2f} %{runs}. The difference is {100 * gain.estimate:z.2f} percentage "
             f"points, {_points(gain)} by the paired bootstrap over images."
         )
 
@@ -111,7 +111,7 @@ class PairwiseResult:
         kind = "paired" if self.paired else "Welch's"
         return (
             f"Over {len(self.run_pairs)} {'seeds' if self.paired else 'runs each'}, {self.a.letter} minus "
-            f"{self.b.letter} is {100 * self.difference_over_seeds.estimate:+.2f} points, "
+            f"{self.b.letter} is {100 * self.difference_over_seeds.estimate:+z.2f} points, "
             f"{_points(self.difference_over_seeds)}, {p_text(self.p)}{adjusted} by the {kind} t test."
         )
 
@@ -192,7 +192,7 @@ def _images(count: int) -> str:
 
 
 def _points(interval: Interval) -> str:
-    return f"95 % interval {100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
+    return f"95 % interval {100 * interval.low:+z.2f} to {100 * interval.high:+z.2f}"
 
 
 def p_text(value: float) -> str:
