@@ -10,7 +10,7 @@ import torch
 from sharded import source
 from torch import Tensor, nn
 from torch.optim import SGD
-from torch.optim.lr_scheduler import StepLR
+from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from opsin.config import compose
 from opsin.config.target_lookup import Target
@@ -68,6 +68,13 @@ def test_a_function_that_makes_no_optimizer_is_named(plan: RunPlan, wrap: Callab
 def test_a_function_that_makes_no_schedule_is_named(plan: RunPlan, wrap: Callable[[Any], Any], found: str) -> None:
     module = classifier(replace(plan, schedule=named("falls", lambda optimizer: wrap(StepLR(optimizer, 1)))))
     with pytest.raises(UserError, match=rf"^scheduler\._target_: falls returns .*{found}\. Let it return a schedule"):
+        module._make_schedule(SGD([nn.Parameter(torch.ones(1))], 0.1), 10, 5)
+
+
+@pytest.mark.parametrize("wrap", [lambda made: made, lambda made: [{"scheduler": made, "interval": "epoch"}]])
+def test_a_plateau_without_its_metric_is_named(plan: RunPlan, wrap: Callable[[Any], Any]) -> None:
+    module = classifier(replace(plan, schedule=named("falls", lambda optimizer: wrap(ReduceLROnPlateau(optimizer)))))
+    with pytest.raises(UserError, match=r"type ReduceLROnPlateau\. Let it return its metric too"):
         module._make_schedule(SGD([nn.Parameter(torch.ones(1))], 0.1), 10, 5)
 
 

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from opsin.config.target_lookup import Target
 from opsin.data import ImageDataModule
@@ -50,6 +50,9 @@ SAMPLED_PIXELS = 2**19
 
 SCHEDULE_RESULT = 'a schedule of torch, or the list [{"scheduler": SCHEDULE, "interval": "step"}]'
 """The result of a function of the user that makes a schedule, for a message."""
+
+PLATEAU_RESULT = 'its metric too: [{"scheduler": SCHEDULE, "monitor": "val/loss"}]'
+"""The result of such a function for a schedule that depends on a metric, for a message."""
 
 
 def data(plan: RunPlan, image_format: ImageFormat | None = None) -> ImageDataModule:
@@ -211,9 +214,12 @@ def classifier(
     def schedule(optimizer: Optimizer, total_steps: int, steps_per_epoch: int) -> list[dict[str, Any]]:
         built = plan.schedule.build(optimizer=optimizer, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
         if isinstance(built, LRScheduler):  # torch's schedules count epochs unless they know the number of steps
-            return [{"scheduler": built, "interval": "step" if plan.schedule.takes("total_steps") else "epoch"}]
+            built = [{"scheduler": built, "interval": "step" if plan.schedule.takes("total_steps") else "epoch"}]
         if not isinstance(built, list) or not all(isinstance(part, dict) and "scheduler" in part for part in built):
             raise _wrong_result("scheduler", plan.schedule, built, SCHEDULE_RESULT)
+        plateaus = (part for part in built if isinstance(part["scheduler"], ReduceLROnPlateau))
+        if unmonitored := [part["scheduler"] for part in plateaus if "monitor" not in part]:
+            raise _wrong_result("scheduler", plan.schedule, unmonitored[0], PLATEAU_RESULT)
         return built
 
     built = Classifier(
