@@ -756,6 +756,26 @@ def test_common_mistakes_in_own_files_get_the_line_to_write(
     assert any(line in str(caught.value) for line in ("`# @package _global_`", "`- override /", "did you mean "))
 
 
+@pytest.mark.parametrize(
+    ("group", "other", "section", "key", "value"),
+    [
+        ("experiment", "mnist_fast", "datamodule", "base_batch_size", 128),
+        ("optimizer", "sgd", "optimizer", "momentum", 0.9),
+    ],
+)
+def test_a_file_builds_on_another_option_of_its_group(
+    group: str, other: str, section: str, key: str, value: float, tmp_path: Path
+) -> None:
+    (tmp_path / group).mkdir()
+    file, source = tmp_path / group / "mine.yaml", ConfigSource.of([str(tmp_path)])
+    begin = GLOBAL if group == "experiment" else ""
+    file.write_text(f"{begin}defaults: [override /{group}: {other}]\n")
+    with pytest.raises(UserError, match=rf"^In '{group}/mine': .* has no effect.* write the line `- {other}`"):
+        compose([f"{group}=mine"], source=source)
+    file.write_text(f"{begin}defaults: [{other}]\n")
+    assert compose([f"{group}=mine"], source=source).tree[section][key] == value
+
+
 def test_an_unknown_option_is_reported_with_the_file_that_chooses_it(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "base.yaml").write_text(f"{GLOBAL}defaults: [override /scheduler: cosin]\n")

@@ -44,7 +44,7 @@ from opsin.config.secrets import (
 )
 from opsin.config.sections import missing_section
 from opsin.config.suggestions import config_options, explain_unknown_option, suggest, with_listing
-from opsin.config.yaml_files import choosing_file, in_words, refuse_broken_files
+from opsin.config.yaml_files import choosing_file, in_words, refuse_broken_files, refuse_own_group
 from opsin.errors import UserError, did_you_mean
 from opsin.runs.directory import RunDirectory, new_run_path
 from opsin.runs.home import user_path
@@ -125,6 +125,7 @@ def compose_raw(overrides: Sequence[str], source: ConfigSource | None = None) ->
     refuse_typed_without_effect(overrides)
     refuse_broken_files(overrides, source)
     overrides = check_overrides(overrides, config_options(source))
+    refuse_own_group(overrides, source)
     try:
         composed = load(overrides, source)
     except yaml.YAMLError as error:

@@ -1,4 +1,4 @@
-"""Config files that cannot be read: not YAML, not UTF-8, or with a byte order mark. One message names file and line."""
+"""Config files that cannot be read (not YAML, not UTF-8, with a byte order mark), and their lists `defaults`."""
 
 import codecs
 import functools
@@ -125,10 +125,31 @@ def choosing_file(group: str, option: str, overrides: Sequence[str], source: Con
     return ""
 
 
+def refuse_own_group(overrides: Sequence[str], source: ConfigSource) -> None:
+    """Check that no chosen file overrides the choice of its own group in its list `defaults`; Hydra ignores it.
+
+    Args:
+        overrides: Overrides of the command line.
+        source: Search path and primary config.
+
+    Raises:
+        UserError: Names the file and the way to build on another option.
+    """
+    for group, names, _ in _chosen(overrides, source):
+        for name in names:
+            entries = (entry for entry in _defaults(f"{group}/{name}", source) if isinstance(entry, dict))
+            for key, option in (item for entry in entries for item in entry.items()):
+                if str(key).startswith("override ") and _group_of(key) == group:
+                    raise UserError(
+                        f"In '{group}/{name}': `- {key}: {option}` has no effect, because {group}={name} is chosen. To "
+                        f"build on {option}, write the line `- {option}` in the list `defaults`"
+                    )
+
+
 def _defaults(name: str, source: ConfigSource) -> list[Any]:
     """Return the list `defaults` of a config file; empty without a list, or if the file cannot be read."""
-    file = next((file for folder in source.folders if (file := folder / f"{name}.yaml").is_file()), None)
     try:
+        file = next((file for folder in source.folders if (file := folder / f"{name}.yaml").is_file()), None)
         tree = read_yaml(file) if file else None
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
         return []
