@@ -772,6 +772,9 @@ def test_a_file_builds_on_another_option_of_its_group(
     file.write_text(f"{begin}defaults: [override /{group}: {other}]\n")
     with pytest.raises(UserError, match=rf"^In '{group}/mine': .* has no effect.* write the line `- {other}`"):
         compose([f"{group}=mine"], source=source)
+    (tmp_path / group / "outer.yaml").write_text(f"{begin}defaults: [mine]\n")
+    with pytest.raises(UserError, match=rf"^In '{group}/mine': .* has no effect"):
+        compose([f"{group}=outer"], source=source)
     file.write_text(f"{begin}defaults: [{other}]\n")
     assert compose([f"{group}=mine"], source=source).tree[section][key] == value
 

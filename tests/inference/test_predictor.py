@@ -157,6 +157,18 @@ def test_logits_of_minus_infinity_give_the_probability_zero(
                 predictor.probabilities(pixels)
 
 
+@pytest.mark.parametrize("value", [-torch.inf, torch.inf, torch.nan])
+def test_embeddings_that_are_not_finite_are_refused(
+    value: float, digits_run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = open_predictor(digits_run.path)
+    network, one = predictor.trained.network, torch.tensor([1])
+    whole = network.embed
+    monkeypatch.setattr(network, "embed", lambda images: whole(images).index_fill(1, one, value))
+    with pytest.raises(UserError, match="its training diverged"):
+        predictor.embeddings(np.zeros((2, 28, 28, 1), np.uint8))
+
+
 def test_pixels_of_another_kind_are_refused(digits_run: RunDirectory) -> None:
     predictor = open_predictor(digits_run.path)
     with pytest.raises(ValueError, match=r"uint8 \(2, 9, 9, 1\) instead of uint8 \(N, "):

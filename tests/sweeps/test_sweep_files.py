@@ -146,9 +146,10 @@ def test_a_sweep_whose_runs_cannot_be_compared_gets_a_warning(objective: str, ov
     lists = [dimension for dimension in space.dimensions if isinstance(dimension, Listed)]
     runs = [[f"{one.key}={value}"] for one in lists for value in one.values] or [[]]
     configs = [compose_raw([*space.fixed, *run]) for run in runs]
-    note = _incomparable(objective, space, configs)
+    notes = _incomparable(objective, space, configs)
     kind = "images" if keys.startswith("datamodule.") else "losses"
-    assert (f"different {kind} ({keys}): " in note) if keys else note == ""
+    assert len(notes) == bool(keys)
+    assert all(f"different {kind} ({keys}): " in note for note in notes)
 
 
 def with_experiment(folder: Path, text: str, **others: str) -> ConfigSource:

@@ -107,26 +107,14 @@ def choosing_file(group: str, option: str, overrides: Sequence[str], source: Con
         overrides: Overrides of the command line.
         source: Search path and primary config.
     """
-    chosen = [f"{owner}/{name}" for owner, names, _ in _chosen(overrides, source) for name in names]
-    left, seen = [source.config_name, *chosen], set()
-    while left:
-        name = left.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        for entry in _defaults(name, source):
-            if isinstance(entry, str):  # a file that this one includes
-                left.append(entry.lstrip("/") if "/" in entry else f"{name.rpartition('/')[0]}/{entry}".lstrip("/"))
-            elif isinstance(entry, dict) and any(
-                _group_of(key) == group and option in (value if isinstance(value, list) else [value])
-                for key, value in entry.items()
-            ):
-                return name
+    for file, key, value in _choices([source.config_name, *_chosen_files(overrides, source)], source):
+        if _group_of(key) == group and option in (value if isinstance(value, list) else [value]):
+            return file
     return ""
 
 
 def refuse_own_group(overrides: Sequence[str], source: ConfigSource) -> None:
-    """Check that no chosen file overrides the choice of its own group in its list `defaults`; Hydra ignores it.
+    """Check that no loaded option overrides the choice of its own group in its list `defaults`; Hydra ignores it.
 
     Args:
         overrides: Overrides of the command line.
@@ -135,15 +123,32 @@ def refuse_own_group(overrides: Sequence[str], source: ConfigSource) -> None:
     Raises:
         UserError: Names the file and the way to build on another option.
     """
-    for group, names, _ in _chosen(overrides, source):
-        for name in names:
-            entries = (entry for entry in _defaults(f"{group}/{name}", source) if isinstance(entry, dict))
-            for key, option in (item for entry in entries for item in entry.items()):
-                if str(key).startswith("override ") and _group_of(key) == group:
-                    raise UserError(
-                        f"In '{group}/{name}': `- {key}: {option}` has no effect, because {group}={name} is chosen. To "
-                        f"build on {option}, write the line `- {option}` in the list `defaults`"
-                    )
+    for file, key, option in _choices(_chosen_files(overrides, source), source):
+        group = file.rpartition("/")[0]
+        if key.startswith("override ") and _group_of(key) == group:
+            raise UserError(
+                f"In '{file}': `- {key}: {option}` has no effect, because the option of {group} is already chosen. To "
+                f"build on {option}, write the line `- {option}` in the list `defaults`"
+            )
+
+
+def _choices(files: Sequence[str], source: ConfigSource) -> Iterator[tuple[str, str, Any]]:
+    """Yield the file, the key and the option of each choice in the lists `defaults` of files and those they include."""
+    left, seen = [*files], set()
+    while left:
+        name = left.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for entry in _defaults(name, source):
+            if isinstance(entry, str):  # a file that this one includes
+                left.append(entry.lstrip("/") if "/" in entry else f"{name.rpartition('/')[0]}/{entry}".lstrip("/"))
+            elif isinstance(entry, dict):
+                yield from ((name, str(key), option) for key, option in entry.items())
+
+
+def _chosen_files(overrides: Sequence[str], source: ConfigSource) -> list[str]:
+    return [f"{group}/{name}" for group, names, _ in _chosen(overrides, source) for name in names]
 
 
 def _defaults(name: str, source: ConfigSource) -> list[Any]:
@@ -157,9 +162,9 @@ def _defaults(name: str, source: ConfigSource) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
-def _group_of(key: Any) -> str:
+def _group_of(key: str) -> str:
     """Return the group in a key of a list `defaults`, such as `override /model@net`."""
-    return str(key).removeprefix("override ").strip().lstrip("/").partition("@")[0]
+    return key.removeprefix("override ").strip().lstrip("/").partition("@")[0]
 
 
 def _chosen(overrides: Sequence[str], source: ConfigSource) -> Iterator[tuple[str, list[str], bool]]:

@@ -21,7 +21,7 @@ from opsin.inference.trained_model import TrainedModel, load_trained_model
 from opsin.models.network import class_logits
 from opsin.runs.cpu_cores import available_cores
 from opsin.runs.directory import RunDirectory
-from opsin.runs.predictions import softmax
+from opsin.runs.predictions import have_probabilities, softmax
 from opsin.training.network_building import for_evaluation, prepare
 from opsin.training.precision_timing import evaluation_precision
 from opsin.visualization.images import Pixels
@@ -91,15 +91,23 @@ class Predictor:
             ValueError: Size or channels do not match the model.
             UserError: The network outputs NaN, because its training diverged.
         """
-        return softmax(self._outputs(pixels, self._logits), self.trained.temperature)
+        logits = self._outputs(pixels, self._logits)
+        self._refuse_divergence(have_probabilities(logits))
+        return softmax(logits, self.trained.temperature)
 
     def embeddings(self, pixels: Pixels) -> NDArray[np.float32]:
         """Return the embeddings `(N, D)` of images, the input of the first trained layer of the head.
 
         Args:
             pixels: uint8 `(N, H, W, C)`, as for `probabilities`.
+
+        Raises:
+            ValueError: Size or channels do not match the model.
+            UserError: The network outputs NaN, because its training diverged.
         """
-        return self._outputs(pixels, self.trained.network.embed)
+        found = self._outputs(pixels, self.trained.network.embed)
+        self._refuse_divergence(bool(np.isfinite(found).all()))
+        return found
 
     def predict(self, paths: Iterable[Path]) -> Iterator[Prediction]:
         """Yield predictions in the order of the files.
@@ -147,16 +155,16 @@ class Predictor:
 
         Raises:
             ValueError: Size or channels do not match the model.
-            UserError: An output is NaN, because the training diverged.
         """
         shape = (*self.trained.size, self.trained.source_channels)
         if pixels.dtype != np.uint8 or pixels.shape[1:] != shape:
             raise ValueError(f"{pixels.dtype} {pixels.shape} instead of uint8 (N, {', '.join(map(str, shape))})")
         starts = range(0, max(1, len(pixels)), self.batch_size)  # without images, one blank batch gives the shape
-        found = np.concatenate([self._batch(pixels[i : i + self.batch_size], function) for i in starts])
-        if not np.isfinite(found.max(axis=1)).all():  # a logit of -inf excludes a class
+        return np.concatenate([self._batch(pixels[i : i + self.batch_size], function) for i in starts])
+
+    def _refuse_divergence(self, finite: bool) -> None:
+        if not finite:
             raise UserError(f"{self.trained.name} outputs NaN: its training diverged")
-        return found
 
     def _batch(self, pixels: Pixels, function: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
         missing = min(LEAST, self.batch_size) - len(pixels)

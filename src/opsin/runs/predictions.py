@@ -149,6 +149,11 @@ def check_positions(positions: NDArray[np.int64], split: str, count: int) -> Non
         )
 
 
+def have_probabilities(logits: NDArray[np.floating]) -> bool:
+    """Return whether logits `(N, C)` have probabilities; those of a diverged network are NaN. -inf excludes a class."""
+    return bool(np.isfinite(logits.max(axis=1)).all())
+
+
 def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:
     """Return the probabilities `(N, C)` of logits `(N, C)` divided by a temperature, in double precision."""
     powers = np.exp((logits.astype(np.float64) - logits.max(axis=1, keepdims=True)) / temperature)

@@ -93,7 +93,7 @@ def sweep(
     _import_callbacks(jobs.typical)
     key = "sweep.objectives" if settings.objectives else "monitor.metric"
     check_objectives(objectives, key, settings.pruner, jobs.typical.trainer)
-    note = _incomparable(objectives[0], space, configs)
+    notes = _incomparable(objectives[0], space, configs)
     if settings.storage:
         open_storage(settings.storage)  # a wrong one is refused before the sweep has a directory
     folder = sweep_directory(
@@ -110,7 +110,7 @@ def sweep(
         launcher = local or engine.build()
         done = trials.ended()
         _print_start(console, folder, trials, done, launcher, worker.others())
-        console.print(note, soft_wrap=True, end="\n" * bool(note))
+        _print_lines(console, notes)
         with table.ProgressTable(console, space, metric, objectives, trials.total, done, launcher.slots) as progress:
             runner = Runner(
                 launcher,
@@ -143,9 +143,7 @@ def sweep(
     table.report_trials(rows, objectives, folder, console)
     ended = all(row.state not in ("running", "waiting") for row in rows)
     problems = _problems(rows, objectives[0], _untested(rows, objectives[0], jobs)) if ended else []
-    for problem in problems:
-        console.print(problem, soft_wrap=True)
-    console.print(note, soft_wrap=True, end="\n" * bool(note))
+    _print_lines(console, [*problems, *notes])
     _print_next_steps(console, folder, trials, rows, objectives[0])
     return int(bool(problems) or any(row.state == "failed" for row in rows))
 
@@ -252,8 +250,13 @@ def _checked_runs(
         return check_values(space, composed, config_options(source))
 
 
-def _incomparable(objective: str, space: Space, configs: Sequence[DictConfig]) -> str:
-    """Return the warning that the objective cannot be compared: of different losses, or on different images; else "".
+def _print_lines(console: Console, lines: Sequence[str]) -> None:
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+def _incomparable(objective: str, space: Space, configs: Sequence[DictConfig]) -> list[str]:
+    """Return a warning if the objective cannot be compared: of different losses, or on different images.
 
     Args:
         objective: The first objective.
@@ -268,11 +271,14 @@ def _incomparable(objective: str, space: Space, configs: Sequence[DictConfig]) -
     start = f"{objective} does not show which run is better, because the runs"
     if keys := changed_loss(objective, values):
         listed = ", ".join(keys)
-        return f"{start} measure different losses ({listed}): set another objective, such as sweep.objectives=[val/acc]"
+        return [
+            f"{start} measure different losses ({listed}): set another objective, such as sweep.objectives=[val/acc]"
+        ]
     keys = [key for key in VALIDATED if len({str(config.get(key)) for config in values}) > 1]
     if keys and objective not in RUN_QUANTITIES:
-        return f"{start} are validated on different images ({', '.join(keys)}): use one sweep for each of these values"
-    return ""
+        listed = ", ".join(keys)
+        return [f"{start} are validated on different images ({listed}): use one sweep for each of these values"]
+    return []
 
 
 def _refuse_settings_of_runs(configs: Sequence[DictConfig], alone: DictConfig) -> None:

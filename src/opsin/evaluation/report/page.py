@@ -5,8 +5,6 @@ The order of the sections is that of `templates/report.html`.
 
 from pathlib import Path
 
-import numpy as np
-
 from opsin.config import RunConfig
 from opsin.config.saved_config import start_command
 from opsin.errors import UserError
@@ -25,7 +23,7 @@ from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metrics_csv import read_epochs
 from opsin.runs.network_table import cells, title
-from opsin.runs.predictions import Predictions, read_predictions
+from opsin.runs.predictions import Predictions, have_probabilities, read_predictions
 from opsin.runs.quoting import opsin_command, resume_command
 from opsin.runs.regular_file import read_text
 from opsin.runs.result import WAY_OUT
@@ -91,7 +89,7 @@ def _predictions(run: RunDirectory) -> tuple[dict[str, Predictions], dict[str, s
         except UserError as error:
             missing[split] = str(error)
         else:
-            if not np.isfinite(predictions.logits.max(axis=1)).all():  # a logit of -inf excludes a class
+            if not have_probabilities(predictions.logits):
                 missing[split] = f"The logits of {split} images are not finite: training has diverged."
             elif len(predictions):
                 found[split] = predictions
