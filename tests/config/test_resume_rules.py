@@ -113,6 +113,20 @@ def test_the_default_patience_is_that_of_the_class() -> None:
     assert nothing_to_train(tree, state)
 
 
+def test_a_run_that_a_callback_of_lightning_stopped_continues_only_without_it() -> None:
+    mine = {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "val/loss"}
+    tree = with_defaults({"callbacks": {"mine": mine}})
+    state = SavedState(10, 4, epochs=1, best_epoch=1, stopped="reached", waited=0, stopped_by="EarlyStopping")
+    assert idle_remark(tree, state).endswith("stopped early: reached; to continue training, set callbacks.mine=null")
+    changes = {"callbacks.mine.stopping_threshold": (0.3, 0.5), "callbacks.mine.verbose": (False, True)}
+    assert list(refused_by_state(changes, tree, state)) == ["callbacks.mine.stopping_threshold"]
+    assert not nothing_to_train(with_defaults({"callbacks": {"mine": None}}), state)
+    key = "callbacks.mine.patience"
+    assert "restores the saved patience" in (refusal(key, tree, {key: (3, 9)}) or "")
+    own = with_defaults({"callbacks": {"mine": {**mine, "_target_": "opsin.training.callbacks.EarlyStopping"}}})
+    assert refusal(key, own, {key: (3, 9)}) is None
+
+
 def test_changes_that_need_training_are_refused_if_nothing_is_trained() -> None:
     state = SavedState(step=10, best_step=4, epochs=3, best_epoch=1, stopped=None, waited=0)
     changes = {"optimizer.lr": (0.1, 0.2), "trainer.precision": ("16-mixed", "32")}

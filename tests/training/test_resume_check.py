@@ -272,3 +272,38 @@ def test_averages_are_known_by_their_class(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("OPSIN_TARGETS", "own_average")
     assert keeps_average(target) is expected
+
+
+STOPS = {
+    "a threshold": ("+callbacks.mine.stopping_threshold=100", "Stopping threshold reached"),
+    "divergence": ("+callbacks.mine.divergence_threshold=0", "Divergence threshold reached"),
+    "patience": ("+callbacks.mine.min_delta=100", "did not improve"),
+}
+
+
+@pytest.mark.parametrize("case", STOPS)
+def test_a_run_that_a_callback_of_lightning_stopped_stays_stopped(tmp_path: Path, case: str) -> None:
+    override, reason = STOPS[case]
+    place = tmp_path / "outputs" / "run"
+    place.mkdir(parents=True)
+    data = ("datamodule.train_fraction=0.2", "trainer.max_epochs=9", f"data_dir={tmp_path / 'data'}")
+    kind = "+callbacks.mine._target_=lightning.pytorch.callbacks.EarlyStopping"
+    mine = (
+        "callbacks.early_stopping=null",
+        kind,
+        "+callbacks.mine.monitor=val/loss",
+        "+callbacks.mine.patience=1",
+        override,
+    )
+    train(compose([*QUICK, *data, *mine, f"output_dir={tmp_path / 'outputs'}"], place))
+    run = RunDirectory(place)
+    epochs, result = len(read_epochs(run.metrics)), run.read_result()
+    assert epochs < 9
+    _, lines = check_resume(from_saved(run, []))
+    assert [line for line in lines if reason in line and line.endswith("set callbacks.mine=null")]
+    train(from_saved(run, []))
+    assert (len(read_epochs(run.metrics)), run.read_result().metrics) == (epochs, result.metrics)
+    with pytest.raises(UserError, match="no further epoch is trained"):
+        check_resume(from_saved(run, [override.removeprefix("+").rpartition("=")[0] + "=50"]))
+    train(from_saved(run, ["callbacks.mine=null", f"trainer.max_epochs={epochs + 1}"]))
+    assert len(read_epochs(run.metrics)) == epochs + 1

@@ -1,6 +1,7 @@
 """Options that stop a training leave the runs that an earlier version trained with them readable."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,8 @@ from lightning.pytorch import callbacks
 
 from opsin.config import RunConfig, compose
 from opsin.errors import UserError
+from opsin.runs.directory import RunDirectory
+from opsin.training import build
 from opsin.training.plan import UNUSABLE_CALLBACKS, RunPlan, check_trainable, make_plan
 from opsin.training.trainer import TrainerOptions, check_hardware
 
@@ -94,6 +97,27 @@ def test_other_callbacks_of_lightning_are_accepted(composed: RunConfig, name: st
     arguments = {"monitor": "val/loss"} if name == "EarlyStopping" else {}
     values = {"mine": {"_target_": f"lightning.pytorch.callbacks.{name}", **arguments}}
     check_trainable(plan_with(composed, "callbacks", values))
+
+
+@pytest.mark.parametrize(
+    ("target", "arguments"),
+    [
+        ("opsin.training.callbacks.Checkpoints", {"monitor": "val/loss"}),
+        ("opsin.training.callbacks.EarlyStopping", {"monitor": "val/loss"}),
+        ("lightning.pytorch.callbacks.EarlyStopping", {"monitor": "val/loss", "patience": 5}),
+    ],
+)
+def test_callbacks_with_the_same_place_in_a_checkpoint_are_refused(
+    composed: RunConfig, tmp_path: Path, target: str, arguments: dict[str, Any]
+) -> None:
+    plan = plan_with(composed, "callbacks", {"mine": {"_target_": target, **arguments}})
+    with pytest.raises(UserError, match=r"^callbacks\.(checkpoints|early_stopping) and callbacks\.mine have the same"):
+        build.trainer(plan, RunDirectory(tmp_path))
+
+
+def test_two_early_stoppings_by_different_metrics_are_accepted(composed: RunConfig, tmp_path: Path) -> None:
+    mine = {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "val/acc", "mode": "max"}
+    build.trainer(plan_with(composed, "callbacks", {"mine": mine}), RunDirectory(tmp_path))
 
 
 def test_a_run_of_several_gpus_is_evaluated_on_a_cpu() -> None:

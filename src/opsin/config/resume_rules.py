@@ -75,6 +75,7 @@ class SavedState:
         stopped: The reason of early stopping; None if it did not end the training.
         waited: Validations without improvement.
         seconds: Seconds of training that count for `trainer.max_time`, over all processes of the run.
+        stopped_by: Name of the callback class of Lightning that ended the training; None if none did.
     """
 
     step: int
@@ -84,6 +85,7 @@ class SavedState:
     stopped: str | None
     waited: int
     seconds: float = 0.0
+    stopped_by: str | None = None
 
 
 def refuse_other_parts(saved: RunConfig, overrides: Sequence[str]) -> None:
@@ -128,7 +130,7 @@ def refusal(key: str, tree: Mapping[str, Any], changes: Mapping[str, tuple[Any, 
     if section == "scheduler":
         return _schedule_refusal(name, tree)
     if section == "callbacks":
-        return _callback_refusal(key, changes)
+        return _callback_refusal(key, tree, changes)
     if name == "_target_":
         return "the saved state belongs to another class"
     if section in WHOLE_SECTIONS:
@@ -198,11 +200,9 @@ def nothing_to_train(tree: Mapping[str, Any], state: SavedState) -> bool:
 def idle_remark(tree: Mapping[str, Any], state: SavedState) -> str:
     """Return one line with the reason if the resume trains no further epoch, else an empty text."""
     epochs, steps = _limits(tree)
-    if _stays_stopped(tree, state):
-        return (
-            f"no further epoch is trained, because the run stopped early: {state.stopped}; to continue training, set "
-            f"callbacks.early_stopping.patience={state.waited + 1} or more, or callbacks.early_stopping=null"
-        )
+    if way_out := _way_to_continue(tree, state):
+        stopped = f"no further epoch is trained, because the run stopped early: {state.stopped}"
+        return f"{stopped}; to continue training, set {way_out}"
     if state.epochs >= epochs:
         return (
             f"no further epoch is trained, because {state.epochs} of trainer.max_epochs={epochs} epochs are completed; "
@@ -251,11 +251,15 @@ def _schedule_refusal(name: str, tree: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _callback_refusal(key: str, changes: Mapping[str, tuple[Any, Any]]) -> str | None:
+def _callback_refusal(key: str, tree: Mapping[str, Any], changes: Mapping[str, tuple[Any, Any]]) -> str | None:
     old, new = changes.get(".".join([*key.split(".")[:2], "_target_"]), (None, None))
     if old or new:  # the callback is added, removed or exchanged
         stateful = any(str(target).endswith(".Checkpoints") for target in (old, new))
         return "the saved state belongs to another class" if (old and new) or stateful else None
+    name = key.split(".")[1]
+    target = str(_callback_sections(tree, ".EarlyStopping").get(name, {}).get("_target_", "opsin."))
+    if key.endswith(".patience") and not target.startswith("opsin."):
+        return "Lightning's callback restores the saved patience"
     return REASONS["monitor"] if key.endswith((".monitor", ".mode")) else None
 
 
@@ -266,10 +270,16 @@ def _optimizer_refusal(name: str, tree: Mapping[str, Any], change: tuple[Any, An
     return set_by_schedule(tree.get("scheduler") or {}).get(name)
 
 
-def _stays_stopped(tree: Mapping[str, Any], state: SavedState) -> bool:
-    stopping = [*_callback_sections(tree, ".EarlyStopping").values()]
-    patience = stopping[0].get("patience") if stopping else None
-    return bool(state.stopped) and patience is not None and state.waited >= int(patience)
+def _way_to_continue(tree: Mapping[str, Any], state: SavedState) -> str:
+    """Return the override that lets a run train again after early stopping; empty text if none is needed."""
+    if not state.stopped:
+        return ""
+    if state.stopped_by:  # Lightning restores the patience too
+        return " ".join(f"callbacks.{name}=null" for name in _callback_sections(tree, f".{state.stopped_by}"))
+    for name, section in _callback_sections(tree, ".EarlyStopping").items():
+        if state.waited >= int(section["patience"]):
+            return f"callbacks.{name}.patience={state.waited + 1} or more, or callbacks.{name}=null"
+    return ""
 
 
 def _callback_sections(tree: Mapping[str, Any], ending: str) -> dict[str, Mapping[str, Any]]:
@@ -284,5 +294,5 @@ def _callback_sections(tree: Mapping[str, Any], ending: str) -> dict[str, Mappin
 
 def _needs_training(key: str, new: Any) -> bool:
     """Return whether a changed value has an effect only while epochs are trained; a removed callback has none."""
-    options = key.endswith((".patience", ".min_delta", ".decay")) and new is not None
+    options = key.endswith((".patience", ".min_delta", "_threshold", ".decay")) and new is not None
     return options or key.startswith(("optimizer.", "scheduler.", "augmentation.", "trainer.gradient_clip_norm"))

@@ -244,8 +244,14 @@ def _wrong_result(section: str, target: Target[Any], result: Any, wanted: str) -
 def trainer(
     plan: RunPlan, run: RunDirectory, resume_step: int | None = None, unfreezing: FreezingCallback | None = None
 ) -> L.Trainer:
-    """Build the trainer of a run, with its callbacks and loggers."""
-    callbacks = [callback.build(run=run) for callback in plan.callbacks.values()]
+    """Build the trainer of a run, with its callbacks and loggers.
+
+    Raises:
+        UserError: Two callbacks would have the same place in a checkpoint.
+    """
+    built = {key: callback.build(run=run) for key, callback in plan.callbacks.items()}
+    _refuse_equal_callbacks(built)
+    callbacks = [*built.values()]
     if unfreezing:
         callbacks.insert(0, unfreezing)  # before those that read learning rates
     if not plan.loggers:  # it needs a logger
@@ -259,6 +265,20 @@ def trainer(
         logger.build(run=run, save_dir=str(run.path), resume_step=resume_step) for logger in plan.loggers.values()
     ]
     return make_trainer(plan.trainer, callbacks=callbacks, loggers=loggers, folder=run.path)
+
+
+def _refuse_equal_callbacks(callbacks: Mapping[str, L.Callback]) -> None:
+    """Refuse callbacks, by their names in the config, whose saved states Lightning cannot tell apart."""
+    names: dict[str, str] = {}
+    for name, callback in callbacks.items():
+        if type(callback).state_dict is L.Callback.state_dict:  # it saves no state
+            continue
+        other = names.setdefault(callback.state_key, name)
+        if other != name:
+            raise UserError(
+                f"callbacks.{other} and callbacks.{name} have the same place in a checkpoint, {callback.state_key}: "
+                f"leave one of them out, for example with callbacks.{other}=null"
+            )
 
 
 def evaluator(plan: RunPlan, run: RunDirectory) -> L.Trainer:

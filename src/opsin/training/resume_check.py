@@ -56,18 +56,23 @@ def read_state(checkpoint: Path) -> SavedState:
     Raises:
         UserError: The checkpoint is damaged.
     """
+    from opsin.training.callbacks.early_stopping import final_stop
+
     try:
         content = torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
-        states = {key.split("{")[0]: state for key, state in content["callbacks"].items()}
-        best, stopping, timer = states["Checkpoints"], states.get("EarlyStopping", {}), states.get("Timer", {})
+        states = [(key.split("{")[0], state) for key, state in content["callbacks"].items()]
+        best, timer = dict(states)["Checkpoints"], dict(states).get("Timer", {})
+        stopping = next((state for name, state in states if name == "EarlyStopping" and "reason" in state), {})
+        ends = next(((name, reason) for name, state in states if (reason := final_stop(state))), None)
         return SavedState(
             int(content["global_step"]),
             best["step"],
             best["epochs"],
             best["epoch"],
-            stopping.get("reason"),
+            ends[1] if ends else stopping.get("reason"),
             int(stopping.get("wait_count", 0)),
             float(timer.get("time_elapsed", {}).get("train", 0.0)),
+            ends[0] if ends else None,
         )
     except Exception as error:  # a damaged file raises anything
         is_internal = isinstance(error, KeyError | TypeError | AttributeError)  # a file of another kind

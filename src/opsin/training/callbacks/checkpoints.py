@@ -21,6 +21,7 @@ from opsin.runs.metric_registry import sort_key, split_of
 from opsin.runs.predictions import predictions_file
 from opsin.runs.quoting import resume_command
 from opsin.training.callbacks.base import EpochCallback, measurement_follows
+from opsin.training.callbacks.early_stopping import stop_again
 from opsin.training.callbacks.finite_loss import ADVICE
 from opsin.training.gather import collect
 from opsin.training.lightning_patches import log_epoch
@@ -95,7 +96,8 @@ class Checkpoints(EpochCallback):
         self.epochs = state_dict["epochs"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Install the signal handlers; only the main thread may."""
+        """Install the signal handlers, which only the main thread may; end a training that had ended."""
+        stop_again(trainer)
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, self._on_signal)

@@ -1,10 +1,12 @@
 """Early stopping that continues correctly in a resumed run."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from pydantic import Field
 from torch import Tensor
 
@@ -76,3 +78,24 @@ class EarlyStopping(MeasuredHook, LightningEarlyStopping):
             waited = f"{self.monitor} has not improved for {self.wait_count} {unit}{plural}"
             self.reason = f"{waited} (best {float(self.best_score):.4f})"
         return should_stop, reason
+
+
+def final_stop(state: Mapping[str, Any]) -> str | None:
+    """Return why a callback of Lightning ended the training for good; None if it did not.
+
+    A value that is not finite does not end it for good: a resumed run continues, as with Opsin's callback.
+
+    Args:
+        state: The saved state of any callback. That of Opsin's callback, whose patience can change, gives None.
+    """
+    if "reason" in state or state.get("stopping_reason") == EarlyStoppingReason.NON_FINITE_METRIC.value:
+        return None
+    reason: str | None = state.get("stopping_reason_message")
+    return reason and reason.removesuffix(" Signaling Trainer to stop.")
+
+
+def stop_again(trainer: L.Trainer) -> None:
+    """End a resumed training that a callback of Lightning had ended; Lightning would train one more epoch."""
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    if any(isinstance(c, LightningEarlyStopping) and final_stop(c.state_dict()) for c in callbacks):
+        trainer.should_stop = True
