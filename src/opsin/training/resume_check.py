@@ -62,7 +62,9 @@ def read_state(checkpoint: Path) -> SavedState:
         content = torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
         states = [(key.split("{")[0], state) for key, state in content["callbacks"].items()]
         best, timer = dict(states)["Checkpoints"], dict(states).get("Timer", {})
-        stopping = next((state for name, state in states if name == "EarlyStopping" and "reason" in state), {})
+        stopping: Mapping[str, Any] = next(
+            (state for name, state in states if name == "EarlyStopping" and "reason" in state), {}
+        )
         ends = next(((name, reason) for name, state in states if (reason := final_stop(state))), None)
         return SavedState(
             int(content["global_step"]),
