@@ -103,14 +103,18 @@ def between_rows(records: Sequence[Record], other: str, others: Sequence[Record]
     return f"{'Better' if gain > 0 else 'Worse'} than `{other}` by {abs(gain):.2f} points ({numbers})."
 
 
-def metric_difference(metric: str, records: Sequence[Record], others: Sequence[Record]) -> Interval | None:
-    """Return a metric of a row minus that of another row with its 95 % interval over seeds; None for fewer than two."""
+def metric_difference(metric: str, records: Sequence[Record], others: Sequence[Record]) -> tuple[Interval, int] | None:
+    """Return a metric of a row minus that of another row with its 95 % interval, paired by seed.
+
+    Returns:
+        The interval and the number of common seeds; None for fewer than two.
+    """
     by_seed = {record.seed: record.metrics[metric] for record in others}
     both = [(record.metrics[metric], by_seed[record.seed]) for record in records if record.seed in by_seed]
     if len(both) < 2:
         return None
     own, theirs = np.array(both).T
-    return t_test(own, theirs, True, 1e-6)[0]
+    return t_test(own, theirs, True, 1e-6)[0], len(both)
 
 
 def gap(records: Sequence[Record]) -> str:
@@ -125,11 +129,11 @@ def gap(records: Sequence[Record]) -> str:
     final = interval_over_runs(differences)
     rise = interval_over_runs(rises(records))
     overfits = rise.low > 0 and final.low > 0
-    verdict = "It overfits" if overfits else "It does not overfit distinguishably"
+    verdict = "It overfits" if overfits else "Overfitting is not distinguishable"
     return (
-        f"{verdict}: after the last epoch the training accuracy is {100 * final.estimate:+z.1f} points from the "
-        f"validation accuracy (95 % interval {100 * final.low:+z.1f} to {100 * final.high:+z.1f}), and the validation "
-        f"loss is {rise.estimate:+z.3f} from its lowest value ({rise.low:+z.3f} to {rise.high:+z.3f})."
+        f"{verdict}: in the last epoch, training accuracy minus validation accuracy is {100 * final.estimate:+z.1f} "
+        f"points (95 % interval {100 * final.low:+z.1f} to {100 * final.high:+z.1f}), and the validation loss minus "
+        f"its lowest value is {rise.estimate:+z.3f} ({rise.low:+z.3f} to {rise.high:+z.3f})."
     )
 
 

@@ -178,7 +178,7 @@ def cost(mistake: Mistake, correct: Sequence[Record], mistaken: Sequence[Record]
     for metric, title, unit in (("test/loss", "test loss", 1), ("val/acc", "validation accuracy", 100)):
         difference = metric_difference(metric, mistaken, correct)
         if difference is not None:
-            found.append(f"The mistake changes the {title} by {_change(difference, unit)}.")
+            found.append(f"The mistake changes the {title} by {_change(*difference, unit)}.")
     optimism = [record.metrics["val/acc"] - record.metrics["test/acc"] for record in mistaken]
     if len(optimism) > 1:
         over = interval_over_runs(optimism)
@@ -189,11 +189,12 @@ def cost(mistake: Mistake, correct: Sequence[Record], mistaken: Sequence[Record]
     return found
 
 
-def _change(difference: Interval, unit: int) -> str:
-    low, high = unit * difference.low, unit * difference.high
-    distinguishable = "" if low > 0 or high < 0 else ", not distinguishable from 0"
-    kind = " points" if unit == 100 else ""
-    return f"{unit * difference.estimate:+z.3f}{kind} (95 % interval {low:+z.3f} to {high:+z.3f}{distinguishable})"
+def _change(difference: Interval, seeds: int, unit: int) -> str:
+    value, low, high = (unit * end for end in (difference.estimate, difference.low, difference.high))
+    distinguishable = "" if low > 0 or high < 0 else "; not distinguishable from 0"
+    places, kind = (2, " points") if unit == 100 else (3, "")
+    interval = f"{low:+z.{places}f} to {high:+z.{places}f}"
+    return f"{value:+z.{places}f}{kind} (95 % interval over {seeds} seeds {interval}{distinguishable})"
 
 
 def _value(records: Sequence[Record], metric: str) -> str:

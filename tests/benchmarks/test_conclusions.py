@@ -101,8 +101,9 @@ def test_networks_that_overfit_and_networks_that_do_not():
         return with_curves(row, [([0.7, 0.8, final_train + i / 100], [0.7, 0.8, 0.8], x) for i, x in enumerate(losses)])
 
     overfits, does_not = of(0.95, 0.7, "own"), of(0.79, 0.39, "other")
-    assert gap(overfits).startswith("It overfits: after the last epoch the training accuracy is +16.0 points")
-    assert gap(does_not).startswith("It does not overfit distinguishably")
+    assert gap(overfits).startswith("It overfits: in the last epoch, ")
+    assert "training accuracy minus validation accuracy is +16.0 points" in gap(overfits)
+    assert gap(does_not).startswith("Overfitting is not distinguishable: ")
     assert gap(overfits[:1]) == ""
     assert gap_between(does_not, "own", overfits).startswith("Its gap is smaller than that of `own`: -16.0 points")
     assert gap_between(overfits, "own", overfits).startswith("Its gap is not distinguishable from that of `own`")
@@ -111,7 +112,8 @@ def test_networks_that_overfit_and_networks_that_do_not():
 def test_the_difference_of_a_metric_is_paired_by_seed():
     a = [made_record("a", i, correct_bits(0.9), metrics={"test/loss": 0.5 + i}) for i in range(3)]
     b = [made_record("b", i, correct_bits(0.9), metrics={"test/loss": 0.4 + i}) for i in range(3)]
-    found = metric_difference("test/loss", a, b)
+    found, seeds = metric_difference("test/loss", a, b)
+    assert seeds == 3
     assert (found.estimate, found.margin) == (pytest.approx(0.1), pytest.approx(0, abs=1e-5))
     assert metric_difference("test/loss", a[:1], b) is None
 

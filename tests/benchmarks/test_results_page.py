@@ -74,7 +74,7 @@ def test_the_cost_of_a_mistake():
     mistaken = [made_record(mistake.mistaken, i, correct_bits(0.9 + i / 1_000), metrics=metrics) for i in range(3)]
     found = "\n".join(cost(mistake, correct, mistaken))
     assert "worse than `mistakes_small_mnist` by 5.00 points" in found
-    assert "changes the test loss by +0.000 (95 % interval" in found
+    assert "changes the test loss by +0.000 (95 % interval over 3 seeds +0.000 to +0.000; not distinguishable" in found
     assert "validation accuracy minus test accuracy is +10.00 points" in found
     page = mistakes_page({mistake.correct.name: correct, mistake.mistaken.name: mistaken})
     assert page.count("\n- Not run.\n") == len(MISTAKES) - 1
