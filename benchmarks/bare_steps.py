@@ -35,7 +35,6 @@ def main() -> None:
             optimizer.step()
             steps += 1
         print(steps * batch_size, seconds, time.process_time() - used, flush=True)
-        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from opsin.config.hydra_keys import has_effect
 from opsin.config.locations import CONFIGS
 from opsin.config.suggestions import config_options
 from opsin.config.validation import ROOT, SectionSchema
-from opsin.sweeps.sweep import SCHEMA as SWEEP_SCHEMA
+from opsin.sweeps.checked_sweep import SCHEMA as SWEEP_SCHEMA
 from opsin.training.plan import SCHEMA as RUN_SCHEMA
 
 SECTIONS = {**RUN_SCHEMA, **SWEEP_SCHEMA}

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from colored_folders import colored_folder
@@ -24,7 +25,7 @@ from opsin.commands import verify as command
 from opsin.commands.verify import verify
 from opsin.commands.verify.checkpoint_contents import differences
 from opsin.commands.verify.checks import Verification
-from opsin.commands.verify.recomputed import check_data, check_metrics
+from opsin.commands.verify.recomputed import _differences_of_predictions, check_data, check_metrics
 from opsin.commands.verify.recorded import check_digests, check_records
 from opsin.commands.verify.replay_check import check_replay
 from opsin.commands.verify.stretches import Point, Stretch, choose, stretches
@@ -34,6 +35,7 @@ from opsin.models.load_weights import HEAD_LOADED
 from opsin.runs.digests import DIGESTS, read_digests
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metrics_csv import read_epochs, write_epochs
+from opsin.runs.predictions import Predictions
 from opsin.runs.result import Settings
 from opsin.runs.training_record import TrainingRecord
 from opsin.training import build
@@ -360,3 +362,16 @@ def test_a_best_checkpoint_of_another_step_is_a_difference(digits_run: RunDirect
     edit_checkpoints(run, lambda content: content.update(global_step=step - 1), "best.ckpt")
     found = check_records(open_run(run), run.read_result())
     assert f"best.ckpt is from step {step - 1}, and last.ckpt records step {step} as the best" in found.detail
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_logits_that_exclude_a_class_are_compared(exact: bool) -> None:
+    logits = np.array([[1, 2, -np.inf], [0, 3, -np.inf]], np.float32)
+    targets = positions = np.arange(2)
+    saved = Predictions("val", ("a", "b", "c"), logits, targets, positions, ("x.png", "y.png"), "digest")
+    assert list(_differences_of_predictions(saved, saved, exact)) == []
+    for value, difference in ((-np.inf, "inf"), (0.5, "2.5")):
+        other = logits.copy()
+        other[1, 1] = value
+        found = list(_differences_of_predictions(saved, replace(saved, logits=other), exact))
+        assert found == [f"the logits of 1 images differ by up to {difference}, such as y.png"]

@@ -19,7 +19,7 @@ from opsin.data.shards.storage import StorageOptions
 from opsin.errors import UserError
 from opsin.models.weights import KINDS
 from opsin.runs.directory import OUTPUT_DIR
-from opsin.sweeps.sweep import SCHEMA as SWEEP_SCHEMA
+from opsin.sweeps.checked_sweep import SCHEMA as SWEEP_SCHEMA
 from opsin.training import build
 from opsin.training.feature_cache import AUTO_EPOCHS, AUTO_VIEWS
 from opsin.training.plan import SCHEMA, RunPlan, make_plan

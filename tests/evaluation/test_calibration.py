@@ -22,10 +22,11 @@ def test_results_have_the_number_of_bins_that_the_documentation_names() -> None:
     assert f"over {ECE_BINS} bins of equal width" in str(calibration.__doc__)
 
 
-def test_error_equals_an_example_by_hand() -> None:
+def test_error_equals_an_example_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "ECE_BINS", 5)
     first = np.array([0.9, 0.95, 0.85, 0.7, 0.65, 0.3])
     targets = np.array([0, 0, 1, 0, 1, 1])
-    found = reliability(np.stack([first, 1 - first], axis=1), targets, bins=5)
+    found = reliability(np.stack([first, 1 - first], axis=1), targets)
     # Bin [0.8, 1]: 0.9, 0.95, 0.85, two of three correct. Bin [0.6, 0.8): 0.7 correct, 0.65 wrong, 0.7 correct.
     np.testing.assert_array_equal(found.counts, [0, 0, 0, 3, 3])
     np.testing.assert_allclose(found.confidence, [np.nan, np.nan, np.nan, 2.05 / 3, 0.9])

@@ -11,7 +11,7 @@ from opsin.commands.dispatch import main_of
 from opsin.config import compose, read_command_line
 from opsin.config.shortcut import expand_folder
 from opsin.errors import UserError
-from opsin.sweeps.sweep import show_first_run
+from opsin.sweeps.checked_sweep import show_first_run
 from opsin.training.plan import make_plan
 
 

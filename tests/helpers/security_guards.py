@@ -138,7 +138,7 @@ GUARDS = (
         f"{_TARGETS}test_a_yaml_tag_creates_no_object",
     ),
     Guard(
-        "sweeps/sweep.py",
+        "sweeps/checked_sweep.py",
         '    _refuse_foreign_commands(tree["launcher"]',
         '    (lambda *_: None)(tree["launcher"]',
         "sweeps/test_sweep_files.py::test_a_config_file_outside_the_project_sets_no_command_of_a_launcher",

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from opsin.training.trainer import TrainerOptions, make_trainer
+from opsin.training.lightning_trainer import make_trainer
+from opsin.training.trainer import TrainerOptions
 
 
 class Linear(L.LightningModule):

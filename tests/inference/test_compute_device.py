@@ -10,7 +10,8 @@ from torch import nn
 
 from opsin.api.caller_state import TorchSettings
 from opsin.inference.compute_device import compute_device
-from opsin.training.trainer import TrainerOptions, make_trainer
+from opsin.training.lightning_trainer import make_trainer
+from opsin.training.trainer import TrainerOptions
 
 
 @pytest.fixture(autouse=True)

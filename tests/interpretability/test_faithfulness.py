@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from opsin.errors import UserError
 from opsin.interpretability.attribution import METHODS, attribute
 from opsin.interpretability.faithfulness import RandomComparison, compare_with_random, faithfulness, random_maps
-from opsin.interpretability.sanity_check import randomization_check, randomize, rank_correlation, structural_similarity
+from opsin.interpretability.sanity_check import randomization_check, randomize, rank_correlation
 from opsin.models.network import Network
 
 
@@ -122,8 +122,7 @@ def test_maps_of_another_size_are_refused(three: Network) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_trained_network_passes(method: str, three: Network) -> None:
     images, targets, _ = planted_images(18, seed=4)
-    sanity = randomization_check(three, images, targets, method, cascade=method != "occlusion")
-    assert sanity.randomized[-1] == "low"
+    sanity = randomization_check(three, images, targets, method)
     assert sanity.correct == 18
     assert sanity.p < 0.001
     assert sanity.summary.startswith("passed: the maps depend on")
@@ -155,9 +154,7 @@ def test_a_map_of_edges_fails(three: Network) -> None:
 
     images, targets, _ = planted_images(18, seed=4)
     sanity = randomization_check(three, images, targets, edges)
-    assert sanity.randomized == ("head.fc", "high", "low")
-    assert sanity.correlation == pytest.approx((1, 1, 1))
-    assert sanity.similarity == pytest.approx((1, 1, 1))
+    assert sanity.correlation == pytest.approx(1)
     assert sanity.above_chance
     assert "hardly depend on what the network has learned" in sanity.summary
 
@@ -166,16 +163,16 @@ def test_a_map_of_edges_fails(three: Network) -> None:
 def test_constant_maps_fail(three: Network, value: float) -> None:
     images, targets, _ = planted_images(18, seed=4)
     sanity = randomization_check(three, images, targets, lambda _, x, __: torch.full_like(x[:, 0], value))
-    assert sanity.correlation == (1, 1, 1)
+    assert sanity.correlation == 1
     assert sanity.above_chance
     assert "hardly depend on what the network has learned" in sanity.summary
 
 
 def test_maps_that_become_constant_have_changed(three: Network) -> None:
     images, targets, _ = planted_images(18, seed=4)
-    maps = iter([random_maps(images), *[torch.zeros(18, 24, 24)] * 3])
+    maps = iter([random_maps(images), torch.zeros(18, 24, 24)])
     sanity = randomization_check(three, images, targets, lambda *_: next(maps))
-    assert sanity.correlation == (0, 0, 0)
+    assert sanity.correlation == 0
     assert sanity.summary.startswith("passed: ")
 
 
@@ -192,7 +189,7 @@ def test_all_weights_are_randomized_with_a_seed() -> None:
     assert torch.equal(after["stages.low.norm.running_var"], torch.ones(8))
 
 
-def test_similarity_of_maps() -> None:
+def test_rank_correlation_of_maps() -> None:
     draws = np.random.default_rng(0)
     one, other = draws.random((2, 12, 9), np.float32)
     assert rank_correlation(one, one**3) == pytest.approx(1)
@@ -202,8 +199,3 @@ def test_similarity_of_maps() -> None:
     assert rank_correlation(np.ones_like(one), other) == 0
     assert rank_correlation(np.zeros_like(one), np.zeros_like(one)) == 1
     assert rank_correlation(np.zeros_like(one), np.ones_like(one)) == 1
-    assert structural_similarity(one, one) == pytest.approx(1)
-    assert structural_similarity(one, other) < 0.3
-    for height, width in ((4, 3), (2, 5), (1, 9), (1, 1)):
-        assert structural_similarity(one[:height, :width], one[:height, :width]) == pytest.approx(1)
-        assert structural_similarity(one[:height, :width], other[:height, :width]) < 1

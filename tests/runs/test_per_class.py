@@ -16,13 +16,13 @@ CONFUSION = np.array([[0, 2, 0], [1, 3, 0], [0, 0, 0]])
 
 
 def test_scores_are_read_back_as_they_were_written(tmp_path: Path) -> None:
-    run, names = RunDirectory(tmp_path), ("cat", 'a, "b"', "k\udce4")
+    run, names = RunDirectory(tmp_path), ("cat\r", 'a, "b"', "k\udce4")
     assert read_scores(run, "val") is None
     SplitScores.of(CONFUSION, names).write(run, "val")
     kept = read_scores(run, "val")
     assert kept is not None
     np.testing.assert_array_equal(kept.confusion, CONFUSION)
-    assert [row.name for row in kept.classes] == ["cat", 'a, "b"', r"k\xe4"]
+    assert [row.name for row in kept.classes] == ["cat\r", 'a, "b"', r"k\xe4"]
     assert [(row.count, row.precision, row.recall) for row in kept.classes] == [
         (2, 0, 0),
         (4, 0.6, 0.75),
@@ -30,7 +30,7 @@ def test_scores_are_read_back_as_they_were_written(tmp_path: Path) -> None:
     ]
     with (tmp_path / "per_class" / "val.csv").open(newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
-    assert [(row["name"], row["recall"]) for row in table] == [("cat", "0.0"), ('a, "b"', "0.75"), (r"k\xe4", "")]
+    assert [(row["name"], row["recall"]) for row in table] == [("cat\r", "0.0"), ('a, "b"', "0.75"), (r"k\xe4", "")]
     delete_scores(run, "val")
     assert read_scores(run, "val") is None
 

@@ -172,10 +172,12 @@ def test_a_deleted_key_has_its_default(tmp_path: Path) -> None:
     typed = space.overrides({"seed": "1"})
     job = jobs.make_job(Trial(0, {}, typed, "run"), tmp_path, Sweep(), "val/loss", trials, 1)
     assert job.devices == 1
-    job.run.config.write_text("trainer: {max_epochs: 1}")
+    compose([word for word in job.overrides if key_of(word) != "hydra.run.dir"], job.run.path).save()
     row = TrialRow(0, "", "", "", "complete", (0.5,), "", job.run, job.run.read_result(), typed)
     assert jobs.tests(row)
-    assert "report=true" in jobs.test_job(row, Sweep()).overrides
+    test = jobs.test_job(row, Sweep())
+    assert (test.devices, test.overrides) == (1, (f"resume={job.run.path}", "test=true"))
+    from_saved(job.run, test.overrides)  # the run accepts them
 
 
 @cache

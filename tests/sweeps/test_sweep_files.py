@@ -11,12 +11,13 @@ from opsin.config.compose import compose_raw
 from opsin.config.secrets import secret_variables
 from opsin.config.target_lookup import Constructors
 from opsin.errors import UserError
+from opsin.sweeps.checked_sweep import _checked, _import_callbacks, _incomparable, _refuse_settings_of_runs
 from opsin.sweeps.jobs import Jobs
 from opsin.sweeps.launchers import Slurm
 from opsin.sweeps.search_space import Listed, Space, read_space
 from opsin.sweeps.settings import Sweep
 from opsin.sweeps.study import open_storage
-from opsin.sweeps.sweep import _checked, _import_callbacks, _incomparable, _refuse_settings_of_runs, sweep
+from opsin.sweeps.sweep import sweep
 from opsin.sweeps.trials import Trial
 from opsin.training.plan import make_plan
 

@@ -16,10 +16,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from opsin.commands.train import train
 from opsin.config import compose
 from opsin.runs.directory import RunDirectory
-from opsin.training import lightning_patches
+from opsin.training import lightning_trainer
 from opsin.training.callbacks import finite_loss
 from opsin.training.callbacks.busy_machine import BusyMachine
-from opsin.training.trainer import TrainerOptions, make_trainer
+from opsin.training.lightning_trainer import make_trainer
+from opsin.training.trainer import TrainerOptions
 
 WORDS = (
     "model=cnn_batchnorm",
@@ -88,7 +89,7 @@ def test_cudnn_chooses_the_fastest_algorithms_unless_results_must_repeat(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     monkeypatch.setattr(lightning, "Trainer", lambda **options: made.append(options) or SimpleNamespace(global_rank=0))
     for patch in ("pass_step_arguments", "validate_at_end", "stop_after_steps", "count_epochs"):
-        monkeypatch.setattr(lightning_patches, patch, lambda trainer: None)
+        monkeypatch.setattr(lightning_trainer, patch, lambda trainer: None)
     before = torch.get_float32_matmul_precision()
     try:
         make_trainer(TrainerOptions(deterministic=deterministic), callbacks=[], loggers=[], folder=tmp_path)

@@ -19,7 +19,8 @@ from opsin.errors import Interrupted, UserError
 from opsin.models import Network, cnn_flatten, cnn_gap, resnet18
 from opsin.runs.directory import RunDirectory
 from opsin.training.feature_cache import FeatureCache, cacheable_step
-from opsin.training.trainer import TrainerOptions, make_trainer
+from opsin.training.lightning_trainer import make_trainer
+from opsin.training.trainer import TrainerOptions
 
 QUICK = (
     "datamodule.train_fraction=0.1",  # 130 images

@@ -23,7 +23,8 @@ from opsin.training.lightning_patches import (
     set_launcher,
     torch_optimizer,
 )
-from opsin.training.trainer import TrainerOptions, make_trainer
+from opsin.training.lightning_trainer import make_trainer
+from opsin.training.trainer import TrainerOptions
 
 CHANGED = f"Lightning {lightning.__version__} has changed: see opsin.training.lightning_patches"
 

@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader
 from opsin.config import RunConfig, compose
 from opsin.data.loader.batch_loader import Batch
 from opsin.training import build
+from opsin.training.lightning_trainer import make_trainer
 from opsin.training.loss import ClassificationLoss
 from opsin.training.module import Classifier
 from opsin.training.plan import make_plan
-from opsin.training.trainer import make_trainer
 
 NORM = 1e-3
 """A norm that the gradients exceed."""

@@ -25,7 +25,7 @@ from opsin.errors import UserError
 from opsin.inference.predictor import open_predictor
 from opsin.models.weights import known_weights
 from opsin.runs.directory import RunDirectory
-from opsin.sweeps.sweep import SCHEMA as SWEEP_SCHEMA
+from opsin.sweeps.checked_sweep import SCHEMA as SWEEP_SCHEMA
 from opsin.training.plan import SCHEMA as RUN_SCHEMA
 from opsin.training.plan import make_plan
 

@@ -20,9 +20,10 @@ from opsin.training.callbacks import StepCurves, Throughput
 from opsin.training.distillation import Distillation, DistillationWeights
 from opsin.training.hardware import prevent_cuda_search
 from opsin.training.lightning_patches import STEP_HOOKS, NoProfiler, drop_empty_hooks
+from opsin.training.lightning_trainer import make_trainer
 from opsin.training.loss import ClassificationLoss
 from opsin.training.module import Classifier
-from opsin.training.trainer import TrainerOptions, make_trainer
+from opsin.training.trainer import TrainerOptions
 
 
 def classifier():

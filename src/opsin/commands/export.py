@@ -135,9 +135,7 @@ def _overrides_for(out: Path, kind: "WeightsFormat", trained: "TrainedModel") ->
     ]
 
 
-def export_model(
-    run: RunDirectory, kind: "GraphFormat", out: Path, overrides: Sequence[str] = (), checkpoint: str = "best"
-) -> str:
+def export_model(run: RunDirectory, kind: "GraphFormat", out: Path, overrides: Sequence[str], checkpoint: str) -> str:
     """Write the whole model of a run after it was compared with PyTorch, and return a line about the comparison.
 
     Args:

@@ -14,6 +14,7 @@ from opsin.data.copied_files import warn_copied_files
 from opsin.errors import UserError
 from opsin.inference import teacher
 from opsin.models import Network, layers_text, summarize_layers, summary_text
+from opsin.models.fine_tuning import FreezeSchedule
 from opsin.models.freezing import fixed_message
 from opsin.runs.directory import RunDirectory
 from opsin.runs.disk_errors import explained_disk_errors
@@ -111,12 +112,7 @@ def train(composed: RunConfig) -> float:
         fault = gradient_fault(options, network, image_shape, unfreezing.never_trained)
         if fault and not point:
             raise UserError(fault)
-        warn_unreached(plan, data, unfreezing.schedule)
-        warn_unused(plan, data, unfreezing.schedule, composed.origin.overrides)
-        if not point:
-            warn_kept_values(composed)
-            warn_seen_images(plan.fine_tuning, plan.distillation, data)
-            warn_copied_files(data.source, data.splits.subsets)
+        _warn(composed, plan, data, unfreezing.schedule, resumes=point is not None)
         if network.fixed:
             log.info(fixed_message(network))
         recording.record_provenance(result, composed, data)
@@ -134,9 +130,8 @@ def train(composed: RunConfig) -> float:
         result.network, layers = summarize_layers(network, image_shape)
         if writes:
             run.write_result(result)
-        split_seed = plan.run.seed if plan.data.split_seed is None else plan.data.split_seed
         tables = summary_text(result.network), layers_text(result.network, layers)
-        recording.announce(result, tables, run, step, split_seed)
+        recording.announce(result, tables, run, step, data.split_options.seed)
         warnings = resume_warnings(earlier, result) if earlier and point else []
         _announce_resume(lines, [*warnings, fault] if fault else warnings)
         if not composed.origin.choices.get("debug"):  # its model is of no use for predict or export
@@ -202,6 +197,18 @@ def _prepare_directory(composed: RunConfig, point: ResumePoint | None) -> None:
         point.restore(run)
     predictions_file(run, "test").unlink(missing_ok=True)  # predictions of an earlier test
     delete_scores(run, "test")
+
+
+def _warn(
+    composed: RunConfig, plan: RunPlan, data: ImageDataModule, schedule: FreezeSchedule, *, resumes: bool
+) -> None:
+    """Warn about options without effect and about data that make metrics too high; a resume keeps its data."""
+    warn_unreached(plan, data, schedule)
+    warn_unused(plan, data, schedule, composed.origin.overrides)
+    if not resumes:
+        warn_kept_values(composed)
+        warn_seen_images(plan.fine_tuning, plan.distillation, data)
+        warn_copied_files(data.source, data.splits.subsets)
 
 
 def _announce_resume(lines: Sequence[str], warnings: Sequence[str]) -> None:

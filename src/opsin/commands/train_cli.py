@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _main(line: CommandLine) -> int:
     refuse_broken_files(line.overrides, line.source)
     if line.multirun and line.shows in ("config", "info"):
-        from opsin.sweeps.sweep import show_first_run
+        from opsin.sweeps.checked_sweep import show_first_run
 
         show_first_run(line)
     elif line.shows:

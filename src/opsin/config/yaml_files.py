@@ -68,7 +68,7 @@ def in_words(error: yaml.YAMLError, file: str = "") -> str:
 
 
 class _Excessive(str):
-    """A fault that makes a file too expensive to load."""
+    """The fault of a file that takes too much time or memory to load."""
 
 
 def _fault(path: Path) -> str | None:

@@ -129,9 +129,9 @@ class FileContents:
 
     def _digest_of(self, content: bytes | Path | None) -> bytes:
         if not isinstance(content, Path):
-            return _digest(content or b"")
+            return digest(content or b"")
         if not self._tables and not has_image_header(content):
-            return _digest(f"{content.stat().st_size} bytes".encode())
+            return digest(f"{content.stat().st_size} bytes".encode())
         with content.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)).digest()
 
@@ -170,7 +170,7 @@ class FileContents:
                 kept = old[~np.isin(old["inode"], new["inode"])]
                 records = np.concatenate([kept, new]).tobytes()
                 with atomic_open(cache) as file:
-                    file.write(records + _digest(records))
+                    file.write(records + digest(records))
         except OSError as error:
             _LOG.debug("digests are not saved to %s: %s", cache, error)
 
@@ -188,7 +188,8 @@ def _state(path: str) -> tuple[int, int, int, int, int]:
     return 0, 0, 0, 0, 0
 
 
-def _digest(content: bytes) -> bytes:
+def digest(content: bytes) -> bytes:
+    """Return the digest of a content, 16 bytes."""
     return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
 
 
@@ -210,7 +211,7 @@ def _read(cache: Path) -> NDArray[Any]:
         content = cache.read_bytes()
     except OSError:
         return np.empty(0, _RECORD)
-    records, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
-    if len(records) % _RECORD.itemsize or _digest(records) != digest:
+    records, recorded = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
+    if len(records) % _RECORD.itemsize or digest(records) != recorded:
         return np.empty(0, _RECORD)
     return np.frombuffer(records, _RECORD)

@@ -11,6 +11,11 @@ from opsin.data.cache.image_store import Store
 from opsin.data.types import Indices, SplitOrigin
 
 
+def evenly_spaced(length: int, count: int) -> Indices:
+    """Return at most `count` positions of `length`, evenly spaced, because images are often sorted by class."""
+    return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(np.int64))
+
+
 @dataclass(frozen=True)
 class Subset:
     """The images of one split: a selection from one store, or from two whose rows are numbered one after the other.

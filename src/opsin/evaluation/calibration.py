@@ -32,8 +32,8 @@ class Reliability:
     """Accuracy of predictions by confidence.
 
     Attributes:
-        edges: Edges of the bins `(B + 1,)`, evenly spaced from 0 to 1. A bin includes its lower edge; the last bin
-            includes 1 as well.
+        edges: Edges of the `ECE_BINS` bins `(B + 1,)`, evenly spaced from 0 to 1. A bin includes its lower edge; the
+            last bin includes 1 as well.
         confidence: Mean probability of the predicted class `(B,)`; NaN in a bin without images.
         accuracy: Share of correct predictions `(B,)`; NaN in a bin without images.
         counts: Number of images `(B,)`.
@@ -47,7 +47,7 @@ class Reliability:
     ece: float
 
 
-def reliability(probabilities: Floats, targets: Integers, bins: int = ECE_BINS) -> Reliability:
+def reliability(probabilities: Floats, targets: Integers) -> Reliability:
     """Bin images by the probability of their predicted class.
 
     The metric `ece` of a run is computed by torchmetrics in `opsin.training.metrics`; this function gives the same
@@ -56,23 +56,20 @@ def reliability(probabilities: Floats, targets: Integers, bins: int = ECE_BINS) 
     Args:
         probabilities: `(N, C)`; each row sums to 1.
         targets: Class indices `(N,)`.
-        bins: Number of bins B, of equal width; 15 in all results of Opsin (`ECE_BINS`).
 
     Raises:
-        UserError: There are no images, the shapes do not match, or `bins` is below 1.
+        UserError: There are no images, or the shapes do not match.
 
     Source: Guo et al. 2017, arXiv:1706.04599, section 2; Naeini et al. 2015.
     """
     _check(probabilities, targets)
-    if bins < 1:
-        raise UserError(f"bins must be at least 1, got {bins}; {ECE_BINS} is common")
     confidences = probabilities.max(axis=1).astype(np.float64)
     correct = probabilities.argmax(axis=1) == targets
-    edges = np.linspace(0, 1, bins + 1)
-    index = np.clip(np.digitize(confidences, edges) - 1, 0, bins - 1)
-    counts = np.bincount(index, minlength=bins)
-    sums = np.bincount(index, confidences, bins), np.bincount(index, correct, bins)
-    empty = np.full(bins, np.nan)
+    edges = np.linspace(0, 1, ECE_BINS + 1)
+    index = np.clip(np.digitize(confidences, edges) - 1, 0, ECE_BINS - 1)
+    counts = np.bincount(index, minlength=ECE_BINS)
+    sums = np.bincount(index, confidences, ECE_BINS), np.bincount(index, correct, ECE_BINS)
+    empty = np.full(ECE_BINS, np.nan)
     confidence, accuracy = (np.divide(s, counts, out=empty.copy(), where=counts > 0) for s in sums)
     ece = float(np.abs(sums[0] - sums[1]).sum() / len(targets))
     return Reliability(edges, confidence, accuracy, counts, ece)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from opsin.data.fit import fit_image
-from opsin.data.subset import Subset
+from opsin.data.subset import Subset, evenly_spaced
 from opsin.data.tensor_resize import TensorResize
 from opsin.errors import UserError
 from opsin.inference.predictor import Predictor
@@ -215,7 +215,7 @@ def compare(infer: Infer, predictor: Predictor, subset: Subset) -> Agreement:
         UserError: An image cannot be decoded at full scale.
     """
     trained = predictor.trained
-    positions = np.unique(np.linspace(0, len(subset) - 1, MAX_CHECKED).astype(np.int64))
+    positions = evenly_spaced(len(subset), MAX_CHECKED)
     fitted, predicted, found = [], [], []
     for position in positions.tolist():
         store, row = subset.find(position)

@@ -100,7 +100,7 @@ def with_recorded_numerics(run: RunDirectory, plan: P) -> P:
     return replace(plan, trainer=evaluation_options(plan.trainer, run.read_result().settings))
 
 
-def read_run(run: RunDirectory, overrides: Sequence[str] = ()) -> tuple[DataFacts, RunConfig]:
+def read_run(run: RunDirectory, overrides: Sequence[str]) -> tuple[DataFacts, RunConfig]:
     """Return the recorded data facts and the saved config of a run.
 
     Raises:

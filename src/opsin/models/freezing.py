@@ -54,7 +54,7 @@ class FreezableStages(nn.Module):
         """The stages that do not train, in the order they run."""
         return self._frozen
 
-    def keep_fixed(self, resting: Collection[nn.Module] = ()) -> None:
+    def keep_fixed(self, resting: Collection[nn.Module]) -> None:
         """Keep the parameters that require no gradients now as they are: `freeze` never lets them train.
 
         Args:

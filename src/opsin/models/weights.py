@@ -213,7 +213,7 @@ def recorded_format(path: Path) -> ImageFormat | None:
 
 
 def recorded_classes(path: Path) -> tuple[str, ...] | None:
-    """Return the classes that the weights in a file tell apart, in the order of the logits; None if it names none.
+    """Return the classes of the weights in a file, in the order of the logits; None if it names none.
 
     Checkpoints of Opsin and safetensors files of `opsin export` name them.
 

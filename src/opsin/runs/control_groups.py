@@ -6,7 +6,7 @@ CGROUP = Path("/sys/fs/cgroup")
 MEMBERSHIPS = Path("/proc/self/cgroup")
 
 
-def own_groups(root: Path = CGROUP, memberships: Path = MEMBERSHIPS) -> list[Path]:
+def own_groups(root: Path, memberships: Path) -> list[Path]:
     """Return the folders of the control group of this process and of all its parents: the limits of all apply.
 
     Args:

@@ -18,5 +18,5 @@ def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def flat_scalars(tree: Mapping[str, Any]) -> dict[str, Scalar]:
-    """Return the same with lists and other objects as text."""
+    """Return the values of nested sections as `flat` does, with lists and other objects as text."""
     return {key: value if isinstance(value, Scalar) else str(value) for key, value in flat(tree).items()}

@@ -66,7 +66,7 @@ def _read(file: Path, facts: Mapping[str, Any]) -> float | None:
 
 @contextlib.contextmanager
 def _one_at_a_time(file: Path) -> Any:
-    """Wait for other processes that measure; without a writable folder, or after a while, go on without waiting."""
+    """Wait for other processes that measure; without a writable folder, or after a while, do not wait."""
     lock = FileLock(file.parent / ".lock")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
+from opsin.runs.escaping import CSVLines
 from opsin.runs.regular_file import read_text
 
 WAY_OUT = "restore it from a backup, or delete it"
@@ -80,7 +81,7 @@ def write_epochs(file: Path, rows: Sequence[EpochRow]) -> None:
     """Write the rows; a missing value is an empty cell."""
     names = sorted({name for row in rows for name in row.values})
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(CSVLines(text))
     writer.writerow([EPOCH, STEP, *names])
     for row in rows:
         cells = [repr(row.values[name]) if name in row.values else "" for name in names]

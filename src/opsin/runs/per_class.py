@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open, write_atomically
 from opsin.runs.directory import RunDirectory
-from opsin.runs.escaping import valid_text
+from opsin.runs.escaping import CSVLines, valid_text
 from opsin.runs.regular_file import check_regular
 
 
@@ -64,7 +64,7 @@ class SplitScores:
         with atomic_open(_file(run, split, "npz")) as stream:
             np.savez_compressed(stream, classes=np.array(names, np.str_), confusion=self.confusion)
         text = io.StringIO()
-        table = csv.DictWriter(text, list(ClassScores.__annotations__), lineterminator="\n")
+        table = csv.DictWriter(CSVLines(text), list(ClassScores.__annotations__))
         table.writeheader()
         table.writerows(asdict(row) | {"name": name} for row, name in zip(self.classes, names, strict=True))
         write_atomically(_file(run, split, "csv"), text.getvalue())

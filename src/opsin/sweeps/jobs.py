@@ -94,8 +94,11 @@ class Jobs:
 
     def test_job(self, row: TrialRow, settings: Sweep) -> Job:
         """Return the job that reads the test images for a finished run and, unless `report` is false, reports it."""
-        report = override("report", self._config(row.typed).get("report", True))
-        overrides = [override("resume", row.run.path), "test=true", report, *of_a_process(row.typed)]
+        config = self._config(row.typed)
+        overrides = [override("resume", row.run.path), "test=true"]
+        if "report" in config:  # a resume cannot set a key that the config of the run leaves out
+            overrides.append(override("report", config.report))
+        overrides += of_a_process(row.typed)
         return _job(row.number, overrides, row.run, OmegaConf.load(row.run.config), settings)
 
     def _config(self, overrides: Sequence[str]) -> DictConfig:
@@ -110,7 +113,7 @@ class Jobs:
 
 def _job(number: int, overrides: Sequence[str], run: RunDirectory, config: Any, settings: Sweep) -> Job:
     """Return the job of a run with a config."""
-    return Job(number, tuple(overrides), run, _count(config.trainer.get("devices", 1)), _secrets(config, settings))
+    return Job(number, tuple(overrides), run, _count(config.trainer.get("devices")), _secrets(config, settings))
 
 
 def _secrets(config: Any, settings: Sweep) -> tuple[str, ...]:
@@ -143,5 +146,5 @@ def _place(settings: Sweep, trials: Trials, number: int) -> dict[str, Any]:
 
 
 def _count(devices: Any) -> int:
-    """Return the number of devices of `trainer.devices`: a number, a list, or `auto`, which counts as one."""
-    return devices if isinstance(devices, int) else 1 if devices == "auto" else len(devices)
+    """Return the number of devices of `trainer.devices`: a number or a list; `auto` and a key left out count as one."""
+    return devices if isinstance(devices, int) else 1 if devices in ("auto", None) else len(devices)

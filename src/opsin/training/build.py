@@ -36,12 +36,12 @@ from opsin.training.callbacks.freeze_phases import FreezingCallback
 from opsin.training.callbacks.replay_points import ReplayPoints
 from opsin.training.distillation import Distillation
 from opsin.training.lightning_patches import drop_empty_hooks, unscale_before_step
+from opsin.training.lightning_trainer import make_trainer
 from opsin.training.loss import ClassificationLoss
 from opsin.training.module import Classifier
 from opsin.training.network_building import computed_arguments, for_evaluation, new_network, recorded_data
 from opsin.training.optim.parameter_groups import parameter_groups
 from opsin.training.plan import RunPlan
-from opsin.training.trainer import make_trainer
 from opsin.training.validation_schedule import ValidationSchedule
 
 SAMPLED_PIXELS = 2**19

@@ -10,7 +10,7 @@ A name is permitted in these three cases and in no other (`opsin.config.target_l
 1. It is a public name of a package on the list of its section below, and the object passes the test that is listed with
    the package. Public names are the names in `__all__`. If there is no `__all__`, they are the names that the package
    defines. Names that begin with `_` are never public.
-2. In the section `launcher`, it is a class of `opsin.sweeps.launchers` (the list is in `opsin.sweeps.sweep`).
+2. In the section `launcher`, it is a class of `opsin.sweeps.launchers` (the list is in `opsin.sweeps.checked_sweep`).
 3. It is the public name of a class, or of a function, that a permitted package of the user defines. A class must be of
    the kind of the section, such as `nn.Module` for a network; the test is `own` below. Callbacks and loggers are
    classes only. A launcher is any class, because `Launcher` is a protocol. A package is permitted by the environment

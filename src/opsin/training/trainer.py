@@ -1,8 +1,7 @@
-"""The Lightning Trainer from the keys of the `trainer` section."""
+"""The keys of the `trainer` section, and their settings of this process. `lightning_trainer` makes the trainer."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -11,19 +10,12 @@ from opsin.errors import UserError
 from opsin.runs.duration import seconds_of
 from opsin.training.accelerator import Accelerator, Devices, check_devices, resolve_accelerator
 from opsin.training.hardware import keep_freed_memory, prevent_cuda_search
-from opsin.training.precision import LIGHTNING_PRECISION, Precision, resolve_precision
+from opsin.training.precision import Precision
 from opsin.training.threads import Threads, use_threads
-
-if TYPE_CHECKING:
-    import lightning as L
-    from lightning.pytorch.loggers import Logger
 
 Strategy = Literal["auto", "ddp", "fsdp"]
 Limit = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)]
 PositiveLimit = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
-
-
-DETERMINISTIC: dict[str, Any] = {"off": False, "warn": "warn", "strict": True}
 
 
 @dataclass(frozen=True)
@@ -148,89 +140,3 @@ def apply_hardware_settings(options: TrainerOptions) -> Literal["cpu", "gpu", "m
         keep_freed_memory()
         prevent_cuda_search()
     return accelerator
-
-
-def make_trainer(
-    options: TrainerOptions, *, callbacks: "list[L.Callback]", loggers: "list[Logger]", folder: Path
-) -> "L.Trainer":
-    """Make the trainer.
-
-    Args:
-        options: The keys of the `trainer` section.
-        callbacks: The callbacks.
-        loggers: The loggers.
-        folder: The run directory.
-
-    Raises:
-        UserError: The accelerator is not available, or does not fit the other options.
-    """
-    # Imported here: the options above are all that a prediction needs, and Lightning takes seconds.
-    import lightning as L
-    from lightning.pytorch.utilities import rank_zero_only
-
-    from opsin.training.distributed.environment import Environment
-    from opsin.training.distributed.fsdp import Sharded
-    from opsin.training.lightning_patches import (
-        AtomicCheckpointIO,
-        NoProfiler,
-        count_epochs,
-        drop_empty_hooks,
-        no_trainer_variables,
-        pass_step_arguments,
-        stop_after_steps,
-        validate_at_end,
-    )
-    from opsin.training.quiet_logging import hide_notices
-
-    hide_notices()  # here, because every command that could print them makes its trainer here
-    accelerator = apply_hardware_settings(options)
-    drop_empty_hooks(callbacks)
-    with no_trainer_variables():
-        trainer = L.Trainer(
-            accelerator=accelerator,
-            devices=options.devices,
-            num_nodes=options.num_nodes,
-            strategy=Sharded() if options.strategy == "fsdp" else options.strategy,
-            sync_batchnorm=options.sync_batchnorm,
-            precision=LIGHTNING_PRECISION[resolve_precision(options.precision, accelerator).precision],
-            max_epochs=options.max_epochs,
-            max_steps=options.max_steps,
-            max_time=options.max_time,
-            gradient_clip_val=options.gradient_clip_norm,
-            accumulate_grad_batches=options.accumulate_grad_batches,
-            check_val_every_n_epoch=options.check_val_every_n_epoch,
-            limit_train_batches=options.limit_train_batches,
-            limit_val_batches=options.limit_val_batches,
-            limit_test_batches=options.limit_test_batches,
-            log_every_n_steps=options.log_every_n_steps,
-            deterministic=DETERMINISTIC[options.deterministic],
-            benchmark=accelerator == "gpu" and options.deterministic == "off",  # the images of a run have one size
-            detect_anomaly=options.detect_anomaly,
-            profiler=_profiler(options.profiler, folder) if options.profiler else NoProfiler(),
-            plugins=[AtomicCheckpointIO(folder), Environment()],
-            callbacks=callbacks,
-            logger=loggers,
-            default_root_dir=folder,
-            num_sanity_val_steps=0,  # the first epoch ends in a validation, and the config has been checked
-            enable_progress_bar=False,  # opsin.training.callbacks has one
-            enable_model_summary=False,  # opsin.models has one
-            use_distributed_sampler=False,  # the batches are divided among processes by opsin.data
-        )
-    # Lightning takes the rank of its loggers from any launcher, and other ranks than 0 log nothing.
-    rank_zero_only.rank = trainer.global_rank  # type: ignore[attr-defined]
-    pass_step_arguments(trainer)
-    count_epochs(trainer)
-    stop_after_steps(trainer)
-    validate_at_end(trainer)
-    return trainer
-
-
-def _profiler(name: str, folder: Path) -> Any:
-    from lightning.pytorch import profilers
-
-    kinds = {
-        "simple": profilers.SimpleProfiler,
-        "advanced": profilers.AdvancedProfiler,
-        "pytorch": profilers.PyTorchProfiler,
-    }
-    return kinds[name](dirpath=folder, filename="profile")

@@ -40,9 +40,9 @@ def matrix(
     title: str,
     *,
     colors: str = "gray",
-    limits: tuple[float, float] = (0, 1),
+    limits: tuple[float, float],
     border: int = 0,
-    window: Window | None = None,
+    window: Window | None,
     known: int | None = None,
     name: str = "",
 ) -> str:

@@ -18,9 +18,9 @@ from opsin.config import CONFIGS
 from opsin.config.validation import check
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
+from opsin.sweeps.checked_sweep import SCHEMA
 from opsin.sweeps.launchers.base import Exit, Handle, Job
 from opsin.sweeps.launchers.ray import Ray, format_needs, jobs_that_fit
-from opsin.sweeps.sweep import SCHEMA
 
 TESTS = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -240,7 +240,7 @@ from pathlib import Path
 from opsin.runs.directory import RunDirectory
 from opsin.sweeps.launchers.base import Job
 from opsin.sweeps.launchers.ray import Ray
-from opsin.sweeps.sweep import SCHEMA
+from opsin.sweeps.checked_sweep import SCHEMA
 address, run, *words = sys.argv[1:]
 handle = Ray(address).start(Job(0, tuple(words), RunDirectory(Path(run))))
 while True:

@@ -16,7 +16,8 @@ from opsin.runs.directory import RunDirectory
 from opsin.training.callbacks import EMA
 from opsin.training.callbacks.base import EpochCallback
 from opsin.training.callbacks.ema import fitting_decay
-from opsin.training.trainer import TrainerOptions, make_trainer
+from opsin.training.lightning_trainer import make_trainer
+from opsin.training.trainer import TrainerOptions
 
 
 def said(caplog: pytest.LogCaptureFixture, steps: float, **options: float) -> str:

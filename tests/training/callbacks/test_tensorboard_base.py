@@ -8,7 +8,7 @@ import torch
 
 from opsin.data.preprocessing import Preprocess
 from opsin.training.callbacks import tensorboard_base
-from opsin.training.callbacks.tensorboard_base import EpochPicture, as_pixels, spread
+from opsin.training.callbacks.tensorboard_base import EpochPicture, as_pixels
 
 
 class Slow(EpochPicture):
@@ -36,6 +36,11 @@ class Clock:
         return self.now
 
 
+def validate(callback: EpochPicture, trainer: SimpleNamespace) -> None:
+    callback.on_validation_epoch_end(trainer, None)
+    callback.on_validation_end(trainer, None)
+
+
 def epochs(monkeypatch: pytest.MonkeyPatch, count: int, seconds: float, **options: object) -> list[int]:
     """The epochs, counted from 1, after which a picture is drawn."""
     clock = Clock()
@@ -46,7 +51,7 @@ def epochs(monkeypatch: pytest.MonkeyPatch, count: int, seconds: float, **option
     for epoch in range(count):
         trainer.current_epoch, trainer.global_step = epoch, (epoch + 1) * 10
         clock.now += seconds
-        callback.validated(trainer, None)
+        validate(callback, trainer)
     callback.on_fit_end(trainer, None)
     return callback.drawn
 
@@ -78,7 +83,7 @@ def test_a_picture_of_a_validation_has_its_step(kind: type[Slow], every: int, ex
     callback.on_train_start(trainer, None)
     for epoch, step in enumerate((10, 20)):
         trainer.current_epoch, trainer.global_step = epoch, step
-        callback.validated(trainer, None)
+        validate(callback, trainer)
     trainer.global_step = 25
     callback.on_fit_end(trainer, None)
     assert callback.steps == expected
@@ -88,8 +93,3 @@ def test_as_pixels_inverts_the_normalization() -> None:
     pixels = torch.randint(0, 256, (4, 3, 7, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     preprocess = Preprocess((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 3)
     np.testing.assert_array_equal(as_pixels(preprocess(pixels), preprocess), pixels.permute(0, 2, 3, 1).numpy())
-
-
-def test_spread_includes_the_first_and_the_last_index() -> None:
-    assert spread(101, 5).tolist() == [0, 25, 50, 75, 100]
-    assert spread(3, 8).tolist() == [0, 1, 2]

@@ -4,12 +4,12 @@ import html
 from typing import Any
 
 import gradio as gr
-import numpy as np
 import torch
 
 from opsin.commands.explore.models import OpenModel, RunModels
 from opsin.commands.explore.outputs import error_area, picture_area, shows_errors
 from opsin.commands.explore.pickers import ONE_AT_A_TIME, ImageChoice, ModelAndImagePicker, selected_image
+from opsin.data.subset import evenly_spaced
 from opsin.interpretability.attribution import METHODS, attribute
 from opsin.interpretability.faithfulness import compare_with_random
 from opsin.interpretability.sanity_check import Sanity, randomization_check
@@ -66,13 +66,9 @@ def check_map(models: RunModels, name: str, image: ImageChoice, method: str, sta
 
 def _sanity(model: OpenModel, method: str, stage: str | None) -> Sanity:
     part = model.validation
-    positions = np.linspace(0, len(part) - 1, min(SANITY_IMAGES, len(part))).astype(
-        np.int64
-    )  # evenly spaced, to cover all classes
-    images = model.inputs(part.read(positions))
-    return randomization_check(
-        model.trained_model.network, images, torch.from_numpy(part.targets[positions]), method, stage
-    )
+    positions = evenly_spaced(len(part), SANITY_IMAGES)
+    images, targets = model.inputs(part.read(positions)), torch.from_numpy(part.targets[positions])
+    return randomization_check(model.trained_model.network, images, targets, method, stage)
 
 
 def _target(model: OpenModel, probabilities: dict[str, float], chosen: str) -> int:

@@ -26,7 +26,7 @@ FONT = (LocalFont("Source Sans Pro", weights=(400, 700)), "sans-serif")
 """This font comes with Gradio. Not in weight 600, Gradio's default: that file has no Latin letters except A and B."""
 
 
-def application(outputs: Path, data_dir: str | None = None) -> FastAPI:
+def application(outputs: Path, data_dir: str | None) -> FastAPI:
     """Return the explorer of the runs in a folder, ready to serve.
 
     Args:
@@ -64,7 +64,7 @@ def application(outputs: Path, data_dir: str | None = None) -> FastAPI:
     return app
 
 
-def build_page(models: RunModels, data_dir: str | None = None) -> gr.Blocks:
+def build_page(models: RunModels, data_dir: str | None) -> gr.Blocks:
     """Build the tabs for the runs in a folder and the datasets in another."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown("# Opsin explorer")

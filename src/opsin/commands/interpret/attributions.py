@@ -109,4 +109,4 @@ def _sanity_line(source: ModelAndImages, method: str, stage: str | None) -> str:
     # Without labels the accuracy is unknown, so only the dependence of the maps on the weights is checked.
     outcome = "passed, the maps depend on the weights" if sanity.sensitive else "failed, the maps do not change"
     over = f"{len(images)} image{'s' * (len(images) > 1)}"
-    return f"randomized weights: {outcome} (rank correlation {sanity.correlation[-1]:.2f}, {over})"
+    return f"randomized weights: {outcome} (rank correlation {sanity.correlation:.2f}, {over})"

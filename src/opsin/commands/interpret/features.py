@@ -4,11 +4,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from opsin.commands.interpret.model_and_images import ModelAndImages, Output
+from opsin.data.subset import evenly_spaced
 from opsin.errors import UserError
 from opsin.inference.trained_model import TrainedModel
 from opsin.interpretability.activations import activations, dead_channels
@@ -78,7 +78,7 @@ def filter_pictures(
     names = [stage] if stage else _stages(source, _blank(trained_model))
     for name in names:
         width = _width(trained_model, name)
-        chosen = list(channels) or _spread(width, count)
+        chosen = list(channels) or evenly_spaced(width, count).tolist()
         recipe = _recipe(trained_model, name, steps, upscalings, size)
         found = ascend(
             trained_model.network,
@@ -140,11 +140,6 @@ def _width(trained_model: TrainedModel, name: str) -> int:
         output = still.forward_features(images, name)
     check_filters(network, name, network.steps()[name], output, images)
     return output.shape[1]
-
-
-def _spread(width: int, count: int) -> list[int]:
-    """Return the indices of evenly spaced filters."""
-    return sorted({round(index) for index in np.linspace(0, width - 1, min(count, width)).tolist()})
 
 
 def _blank(trained_model: TrainedModel) -> Tensor:

@@ -28,13 +28,13 @@ from opsin.training.callbacks import EMA
 from opsin.training.callbacks.base import EpochCallback, is_within_epoch
 from opsin.training.callbacks.freeze_phases import FreezingCallback
 from opsin.training.feature_cache import FeatureCache
+from opsin.training.lightning_trainer import make_trainer
 from opsin.training.module import load_network
 from opsin.training.network_building import for_evaluation, prepare
 from opsin.training.optim import plateau
 from opsin.training.plan import RunPlan, make_plan
 from opsin.training.precision import BY_LIGHTNING_NAME
 from opsin.training.threads import use_threads
-from opsin.training.trainer import make_trainer
 from opsin.training.validation_schedule import ValidationSchedule
 
 PLACES = ("data_dir", "datamodule.data_dir", "datamodule.path")

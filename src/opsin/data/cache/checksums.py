@@ -1,16 +1,14 @@
 """Checksums of the files of a store: damaged bytes are found once per state of a file, not at every start."""
 
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from opsin.data.file_contents import FileContents
+from opsin.data.file_contents import FileContents, digest
 from opsin.runs.cpu_cores import available_cores
 
 _BLOCK = 16 * 2**20
-_DIGEST_BYTES = 16
 
 
 def digests(folder: Path, names: Sequence[str]) -> dict[str, str]:
@@ -46,8 +44,8 @@ def _digest(file: Path) -> bytes:
     def block(start: int) -> bytes:
         with file.open("rb") as stream:
             stream.seek(start)
-            return hashlib.blake2b(stream.read(_BLOCK), digest_size=_DIGEST_BYTES).digest()
+            return digest(stream.read(_BLOCK))
 
     with ThreadPoolExecutor(available_cores(), thread_name_prefix="checksum") as pool:
         blocks = b"".join(pool.map(block, range(0, size, _BLOCK)))
-    return hashlib.blake2b(blocks, digest_size=_DIGEST_BYTES).digest()
+    return digest(blocks)

@@ -260,7 +260,7 @@ def _create(folder: Path, facts: Mapping[str, Any], shape: tuple[int, ...]) -> N
 
 
 def _mark(row: Features) -> int:
-    """Return the mark of a computed row: its checksum, and a bit that tells it from a missing row."""
+    """Return the mark of a computed row: its checksum, and a bit that a missing row does not have."""
     return _DONE | zlib.crc32(np.ascontiguousarray(row).data)
 
 

@@ -51,7 +51,7 @@ class Store:
         kept: Position ``(N,)`` of each image in `images`.
         shape: Shape of one image, ``(H, W, C)``.
         origin: Whether the dataset provides these images as a split, or they were split off when shards were written.
-        random_access: Whether every image is equally cheap to read, in any order.
+        random_access: Whether images are read equally fast in any order.
         bad: Location and reason of each image that could not be decoded.
         report: The file that lists the bad images, or None.
     """

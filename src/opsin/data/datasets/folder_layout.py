@@ -31,7 +31,7 @@ class _Candidate:
     classes: frozenset[str]
 
 
-def split_folders(root: Path, channels: Channels = 3) -> dict[Split, Path]:
+def split_folders(root: Path, channels: Channels) -> dict[Split, Path]:
     """Return the folder of each split that contains its class folders; without splits, the root is train.
 
     Names alone do not decide. Folders are splits if the one named like train contains class folders, and another one

@@ -248,7 +248,7 @@ class BucketStorage:
         return {name: value for name, value in found.items() if value is not None}
 
     def _check_bucket(self, filesystem: Any, limit: Mapping[str, float]) -> None:
-        """Tell a missing bucket from a missing file; keys that may not list the bucket cannot tell."""
+        """Refuse a missing bucket; without the permission to list the bucket, it is not known whether it is missing."""
         bucket = self._inside.partition("/")[0]
         if self._scheme == "memory":
             return

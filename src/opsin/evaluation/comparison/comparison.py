@@ -130,14 +130,14 @@ def compare(paths: Sequence[str | Path], metric: str = RANKING_METRIC, tags: Seq
     return Comparison(board, tuple(pairwise_results(board)), config, _differences(rows, environment))
 
 
-def flips(result: PairwiseResult, count: int = 12) -> Flips:
+def flips(result: PairwiseResult, count: int) -> Flips:
     """Return the prediction flips between the first run pair of two rows, at most `count` in each direction."""
     pair = result.run_pairs[0]
     a, b = pair.a.predictions(result.split), pair.b.predictions(result.split)
     assert a is not None
     assert b is not None
-    rows = np.arange(len(a))
-    difference = np.abs(a.probabilities[rows, a.targets] - b.probabilities[rows, b.targets])
+    rows, of_a, of_b = np.arange(len(a)), a.probabilities, b.probabilities
+    difference = np.abs(of_a[rows, a.targets] - of_b[rows, b.targets])
     found = []
     for mask in (a.correct & ~b.correct, ~a.correct & b.correct):
         chosen = np.flatnonzero(mask)
@@ -149,7 +149,7 @@ def flips(result: PairwiseResult, count: int = 12) -> Flips:
                     a.paths[i],
                     a.classes[a.targets[i]],
                     (a.classes[a.predicted[i]], b.classes[b.predicted[i]]),
-                    (float(a.probabilities[i].max()), float(b.probabilities[i].max())),
+                    (float(of_a[i].max()), float(of_b[i].max())),
                 )
                 for i in chosen
             )

@@ -62,7 +62,7 @@ def parse_kernel(text: str) -> NDArray[np.float64]:
     return parse_matrix(text, "the kernel", LARGEST_KERNEL)
 
 
-def reach(kernel: int, dilation: int = 1) -> int:
+def reach(kernel: int, dilation: int) -> int:
     """Return the number of pixels that a dilated kernel covers."""
     return dilation * (kernel - 1) + 1
 

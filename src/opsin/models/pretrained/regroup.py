@@ -45,7 +45,7 @@ def regroup(
     *,
     num_logits: int,
     image_size: tuple[int, int],
-    in_channels: int = 3,
+    in_channels: int,
     auxiliary: Auxiliary | None = None,
     pretrained: Mapping[Kind, Weights],
 ) -> Network:

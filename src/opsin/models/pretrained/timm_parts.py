@@ -48,7 +48,7 @@ class _Reference:
     idle: frozenset[str]
 
 
-def timm_parts(name: str, original: nn.Module, image_size: tuple[int, int], in_channels: int = 3) -> NetworkParts:
+def timm_parts(name: str, original: nn.Module, image_size: tuple[int, int], in_channels: int) -> NetworkParts:
     """Return the parts of a network of timm; they share all tensors with the original, which remains usable.
 
     Args:

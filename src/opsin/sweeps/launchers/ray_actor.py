@@ -41,7 +41,7 @@ class JobEnvironment:
     variables: Mapping[str, str]
 
     @classmethod
-    def here(cls, secrets: tuple[str, ...] = ()) -> "JobEnvironment":
+    def here(cls, secrets: tuple[str, ...]) -> "JobEnvironment":
         """Return the environment of this process, with the secrets of these names."""
         passed_on = {name for name in os.environ if name.startswith(PASSED_ON) or name in secrets}
         variables = {name: os.environ[name] for name in passed_on}

@@ -29,10 +29,6 @@ class ConfusionMatrix(EpochPicture):
 
     shows_validation = True
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw if an image is due; the metrics are computed at this point."""
-        self.validated(trainer, pl_module)
-
     def draw(self, board: TensorBoard | None, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
         """Draw the matrix that the module has as `confusion`."""
         confusion, data = getattr(pl_module, "confusion", {}).get("val"), self.images(trainer)

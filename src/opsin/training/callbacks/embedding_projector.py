@@ -6,8 +6,9 @@ import lightning as L
 import numpy as np
 import torch
 
+from opsin.data.subset import evenly_spaced
 from opsin.models import Network
-from opsin.training.callbacks.tensorboard_base import Count, TensorBoardCallback, spread
+from opsin.training.callbacks.tensorboard_base import Count, TensorBoardCallback
 from opsin.training.feature_extraction import Extractor
 from opsin.visualization.images import resize, rgb
 
@@ -32,7 +33,7 @@ class EmbeddingProjector(TensorBoardCallback):
         if board is None or data is None or not isinstance(network, Network):
             return
         subset = data.subset("val")
-        positions = spread(len(subset), self.count)
+        positions = evenly_spaced(len(subset), self.count)
         pixels, targets = subset.read(positions), subset.targets[positions]
         extractor = Extractor(
             network,

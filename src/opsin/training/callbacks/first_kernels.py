@@ -28,10 +28,6 @@ class FirstKernels(EpochPicture):
         if trainer.global_step == 0:
             self.picture(trainer, pl_module)
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw if an image is due; the network still has the averaged weights that were validated."""
-        self.validated(trainer, pl_module)
-
     def draw(self, board: TensorBoard | None, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
         """Draw the kernels, enlarged."""
         first = next((layer for layer in pl_module.modules() if isinstance(layer, nn.Conv2d)), None)

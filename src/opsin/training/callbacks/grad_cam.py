@@ -5,12 +5,13 @@ import logging
 import lightning as L
 import torch
 
+from opsin.data.subset import evenly_spaced
 from opsin.errors import UserError
 from opsin.interpretability.attribution import gradcam
 from opsin.interpretability.eval_context import eval_context
 from opsin.models import Network
 from opsin.models.network import class_logits
-from opsin.training.callbacks.tensorboard_base import Count, EpochPicture, Every, Share, side_of, spread
+from opsin.training.callbacks.tensorboard_base import Count, EpochPicture, Every, Share, side_of
 from opsin.training.loggers.tensorboard import TensorBoard
 from opsin.visualization.images import grid, overlay_heat
 
@@ -39,17 +40,13 @@ class GradCAM(EpochPicture):
         self.count = count
         self._has_maps = True
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw if an image is due; the network still has the averaged weights that were validated."""
-        self.validated(trainer, pl_module)
-
     def draw(self, board: TensorBoard | None, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
         """Draw images and maps."""
         network, data = getattr(pl_module, "network", None), self.images(trainer)
         if board is None or data is None or not isinstance(network, Network) or not self._has_maps:
             return
         subset = data.subset("val")
-        positions = spread(len(subset), self.count)
+        positions = evenly_spaced(len(subset), self.count)
         pixels = subset.read(positions)
         images = data.preprocess(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(pl_module.device)).to(pl_module.dtype)
         targets = torch.from_numpy(subset.targets[positions]).to(pl_module.device)

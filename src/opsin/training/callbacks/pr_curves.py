@@ -30,10 +30,6 @@ class PRCurves(EpochPicture):
         super().__init__(every_n_epochs, share)
         self.max_classes = max_classes
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw if an image is due; the outputs of all batches exist at this point."""
-        self.validated(trainer, pl_module)
-
     def draw(self, board: TensorBoard | None, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
         """Count the `outputs` of the module over all processes, and write the curves."""
         data, outputs = self.images(trainer), getattr(pl_module, "outputs", {}).get("val")

@@ -5,9 +5,7 @@ from abc import abstractmethod
 from typing import Annotated
 
 import lightning as L
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
@@ -82,13 +80,22 @@ class EpochPicture(TensorBoardCallback):
         """Start the clock."""
         self._since = time.perf_counter()
 
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the network if an image is due; it still has the averaged weights that were validated."""
+        if not self.shows_validation:
+            self._draw_if_due(trainer, pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the results if an image is due; the metrics and the outputs of all batches exist at this point."""
+        if self.shows_validation:
+            self._draw_if_due(trainer, pl_module)
+
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the last validation, or the network, unless it is drawn already."""
         if self._validated_at is not None and self._drawn_at != self._step(trainer):
             self.picture(trainer, pl_module)
 
-    def validated(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw if an image is due; subclasses call this in the hook that has their data."""
+    def _draw_if_due(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn != "fit" or self._since is None:
             return
         self._validated_at = last_step(trainer)
@@ -128,11 +135,6 @@ def side_of(pixels: Pixels) -> int:
     """Return the display side of images `(N, H, W, C)`: four fill the width of TensorBoard; photographs are larger."""
     height, width = pixels.shape[1:3]
     return int(min(128, max(80, height, width)))
-
-
-def spread(length: int, count: int) -> NDArray[np.int64]:
-    """Return at most `count` positions of `length`, evenly spaced, because images are often sorted by class."""
-    return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(np.int64))
 
 
 def as_pixels(images: Tensor, preprocess: Preprocess) -> Pixels:

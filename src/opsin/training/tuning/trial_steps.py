@@ -12,12 +12,13 @@ from opsin.data import ImageDataModule
 from opsin.errors import UserError
 from opsin.training import build
 from opsin.training.callbacks.base import EpochCallback
+from opsin.training.lightning_trainer import make_trainer
 from opsin.training.loss import ClassificationLoss
 from opsin.training.network_building import prepare
 from opsin.training.optim.lr_schedules import constant
 from opsin.training.plan import RunPlan
 from opsin.training.precision_timing import decide_precision, gradient_fault
-from opsin.training.trainer import TrainerOptions, make_trainer
+from opsin.training.trainer import TrainerOptions
 
 
 class Watch(EpochCallback):
