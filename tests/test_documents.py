@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from document_blocks import ROOT, SOURCES, blocks, commands, indented
+from document_blocks import ROOT, SOURCES, blocks, command_lines, commands, indented
 from document_commands import check_flags, check_overrides, filled
 from PIL import Image
 
@@ -80,6 +80,12 @@ def test_files_named_in_documents_exist(document: Path) -> None:
     named = {*re.findall(r"`((?:[\w.-]+/)+[\w.-]*)`", text), *re.findall(r"((?:scripts|tests)/[\w/.-]+\.py)", text)}
     ours = {name for name in named - set(GONE) if name.split("/")[0] in FOLDERS - {"outputs", "data"}}
     assert [name for name in sorted(ours) if not any((place / name).exists() for place in PLACES)] == []
+
+
+@pytest.mark.parametrize("document", SOURCES, ids=name_of)
+def test_commands_of_documents_quote_what_a_shell_changes(document: Path) -> None:
+    for line in command_lines(document):  # bash refuses parentheses; zsh refuses brackets and a key after ~ too
+        assert not re.search(r"=[^ ]*[(\[{]| ~[a-z]", line), line
 
 
 @pytest.mark.slow

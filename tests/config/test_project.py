@@ -75,7 +75,7 @@ def test_the_use_of_the_project_experiment_is_printed_and_a_folder_disables_it(
         line = expand_folder(read_command_line(arguments))
         return line.overrides, capsys.readouterr().err
 
-    said = "experiment first (pyproject.toml); ~experiment leaves it out\n"
+    said = "experiment first (pyproject.toml); '~experiment' leaves it out\n"
     assert expanded("seed=3") == (("seed=3", "experiment=first"), said)
     for arguments in (["~experiment"], ["experiment=quickstart"], ["resume=outputs/run"]):
         assert expanded(*arguments) == (tuple(arguments), "")

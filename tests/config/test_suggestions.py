@@ -55,6 +55,8 @@ VALUES = {"arch": "resnet18", "data": "mnist", "device": "cpu", "pretrained": "t
         ("mixed_precision=true", "trainer.precision=bf16"),
         ("ckpt_path=outputs/latest", "resume=outputs/latest"),
         ("freeze=true", "model.trainable=head"),
+        ("augmentation.flip=0.5", "augmentation=flip?"),
+        ("augmentation.rotate=10", "+augmentation.rotation=10?"),
         ("share=0.1", "callbacks.confusion_matrix.share=0.1"),
         ("dir=x", "hydra.run.dir=x or hydra.sweep.dir=x"),
         ("model.name=resnet26", "model=timm model.name=resnet26?"),

@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image, ImageCms, PngImagePlugin
 
 from opsin.data import decode
-from opsin.data.decode import decode_image, image_pixels
+from opsin.data.decode import FORMATS, decode_image, image_pixels
 from opsin.data.types import BadImage
 
 RNG = np.random.default_rng(0)
@@ -292,6 +292,26 @@ def test_a_truncated_jpeg_is_reported_as_truncated(tmp_path: Path) -> None:
 def test_a_file_that_is_not_an_image_is_refused(data: bytes) -> None:
     with pytest.raises(BadImage, match=r"^not an image of a known format, or damaged at its start$"):
         decode_image(data, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("HEIC", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
+        ("HEIC", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"),
+        ("JPEG XL", b"\0\0\0\x0cJXL \r\n\x87\n"),
+        ("Photoshop", b"8BPS\0\1"),
+        ("SVG", b'<?xml version="1.0"?>\n<!-- drawn -->\n<svg xmlns="http://www.w3.org/2000/svg"/>'),
+    ],
+)
+def test_a_widespread_format_that_is_not_read_is_named(name: str, start: bytes) -> None:
+    with pytest.raises(BadImage, match=f"^{name} is not a format that can be read: convert it to JPEG or PNG$"):
+        decode_image(start + bytes(100), 3)
+
+
+def test_the_guide_lists_the_formats() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "own_images.md").read_text(encoding="utf-8")
+    assert all(name.replace("JPEG2000", "JPEG 2000").lower() in guide.lower() for name in FORMATS)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs sparse files")

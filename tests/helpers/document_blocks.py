@@ -50,6 +50,14 @@ def indented(document: Path) -> list[list[str]]:
     return [command for line in lines for command in commands(line)]
 
 
+def command_lines(document: Path) -> list[str]:
+    """Return the lines of the shell blocks and the indented commands of a document, without the quoted parts."""
+    text = document.read_text(encoding="utf-8")
+    shell = "\n".join(block.text for language in ("bash", "sh") for block in blocks(document, language))
+    lines = [*shell.splitlines(), *re.findall(r"^ {4}((?:opsin|python|torchrun|srun) .*)", text, re.MULTILINE)]
+    return [re.sub(r"\s#.*", "", re.sub(r"'[^']*'|\"[^\"]*\"", "", line)) for line in lines]
+
+
 def _as_opsin(words: list[str]) -> list[str]:
     if words[0] == "python" and words[1] == "train.py":
         return ["opsin", "train", *words[2:]]

@@ -96,7 +96,7 @@ def test_values_of_an_experiment_that_a_typed_option_does_not_replace(
 
 
 def test_a_key_of_an_experiment_that_the_typed_option_does_not_have() -> None:
-    with pytest.raises(UserError, match=r"optimizer.betas is not known with optimizer=sgd: add ~optimizer.betas to"):
+    with pytest.raises(UserError, match=r"optimizer.betas is not known with optimizer=sgd: add '~optimizer.betas' to"):
         make_plan(compose(["experiment=cifar10_fast", "optimizer=sgd"]))
     with pytest.raises(UserError, match=r"optimizer.betas is not known; known here"):
         make_plan(compose(["experiment=cifar10_fast", "optimizer=sgd", "optimizer.betas=[0.9,0.99]"]))

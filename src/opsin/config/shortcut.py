@@ -39,7 +39,7 @@ def expand_folder(line: CommandLine, quiet: bool = False) -> CommandLine:
         UserError: There is no such folder, or there are several.
     """
     if line.by_default and not quiet:
-        sys.stderr.write(f"experiment {line.by_default} ({PROJECT_FILE}); ~experiment leaves it out\n")
+        sys.stderr.write(f"experiment {line.by_default} ({PROJECT_FILE}); '~experiment' leaves it out\n")
     words = [argument for argument in line.overrides if is_word(argument)]
     if not words or line.shows not in (None, "config", "info"):
         return line

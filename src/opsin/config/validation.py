@@ -249,7 +249,7 @@ class _Checker:
         typed = self._origin.typed_choice(section)
         if not typed or self._origin.typed(f"{section}.{key}") or key not in self._origin.set_by_experiment(section):
             return ""
-        return f" with {typed}: add ~{section}.{key} to the command"
+        return f" with {typed}: add '~{section}.{key}' to the command"
 
     def _refuse_two_owners(self, path: str, models: Mapping[str, type[BaseModel]]) -> None:
         """Report a constructor of the user with a parameter that is also a key of Opsin's own options."""

@@ -44,8 +44,19 @@ _NPY = b"\x93NUMPY"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """The first bytes of a TIFF: in either byte order, small or large."""
 
+_OTHER_FORMATS = {
+    "HEIC": re.compile(rb".{4}ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL),
+    "JPEG XL": re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "),
+    "Photoshop": re.compile(rb"8BPS"),
+    "SVG": re.compile(rb"\s*(<[?!][^>]*>\s*)*<svg\b"),
+}
+"""The first bytes of images in widespread formats that are not among `FORMATS`, for the message about them."""
+
 _WHITE_IS_ZERO, _SIGNED = 0, 2
 """Values of two TIFF tags: of PhotometricInterpretation and of SampleFormat."""
+
+_FORMAT_HEADER = 1024
+"""Number of bytes at the start of a file that determine its format."""
 
 _LARGE = 2**24
 """Size in bytes above which a file is not read in one call."""
@@ -126,7 +137,7 @@ def _decoded(content: bytes | Path, channels: int, fit: Fit | None) -> NDArray[n
             return fit_image(pixels, *fit) if fit else pixels
         if canvas := webp_size(_start(file)):
             _reserve(webp_bytes(canvas), canvas)  # before Pillow's decoder allocates its images
-        with Image.open(file, formats=_formats()) as image:
+        with _open_image(file) as image:
             size = image.size
             reduction = reduce_jpeg(image, fit) if fit and channels in GRAY_OR_RGB else None
             _reserve(decoding_bytes(image, channels, size) + _size(content), size)
@@ -135,6 +146,23 @@ def _decoded(content: bytes | Path, channels: int, fit: Fit | None) -> NDArray[n
                 return fit_pillow(_gray_or_rgb(image, channels), fit, reduction)
             pixels = image_pixels(image, channels)
             return fit_image(pixels, *fit) if fit else pixels
+
+
+def _open_image(file: BinaryIO) -> Image.Image:
+    """Open an image of one of `FORMATS`, without its pixels.
+
+    Raises:
+        BadImage: The file has another widespread format, which the message names.
+    """
+    try:
+        return Image.open(file, formats=_formats())
+    except UnidentifiedImageError:
+        file.seek(0)
+        start = file.read(_FORMAT_HEADER)
+        for name, header in _OTHER_FORMATS.items():
+            if header.match(start):
+                raise BadImage(f"{name} is not a format that can be read: convert it to JPEG or PNG") from None
+        raise
 
 
 def image_pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:

@@ -247,6 +247,22 @@ def test_classes_that_look_like_splits_stay_classes(
     assert ("taken as" in caplog.text) == ("train" in classes)
 
 
+@pytest.mark.parametrize(
+    ("other", "unused"),
+    [("val", True), ("test_set", True), ("val/nested", False), ("holidays", False)],
+)
+def test_the_folder_of_the_training_split_gets_a_warning_about_the_other_splits(
+    tmp_path: Path, other: str, unused: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = layout(tmp_path, *(f"{part}/{name}/1.png" for part in ("train", other) for name in "ab"))
+    assert set(image_folder(f"{root}/train").splits) == {"train"}
+    line = (
+        f"train is the training split of {root}, and its other splits are not used: {other}. "
+        f"To use them, set datamodule.path={root}."
+    )
+    assert caplog.messages == ([line] if unused else [])
+
+
 def test_a_split_may_lack_a_class_and_one_without_labels_is_not_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

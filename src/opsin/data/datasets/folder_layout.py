@@ -1,5 +1,6 @@
 """The layout of a folder of images: which of its folders are splits, and which are classes."""
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from opsin.data.datasets.image_files import folders, has_images, images_directly
 from opsin.data.split_names import SPLIT_NAMES, composed, split_named
 from opsin.data.types import Channels, Split
 from opsin.errors import UserError, did_you_mean
+from opsin.runs.quoting import printed_override
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ def split_folders(root: Path, channels: Channels) -> dict[Split, Path]:
     others = [folder for folder in inside if split_named(folder.name) is None]
     trains = [found for found in candidates if found.split == "train" and found.classes]
     if not trains:
+        _warn_about_unused_neighbors(root, channels)
         return _without_train(root, candidates, others)
     if len(trains) > 1:
         raise _same_split(root, trains)
@@ -86,6 +89,25 @@ def _without_train(root: Path, candidates: Sequence[_Candidate], others: Sequenc
         names = ", ".join(found.folder.name for found in candidates)
         _LOG.info("%s: taken as classes, not as splits, because no training split has class folders", names)
     return {"train": root}
+
+
+def _warn_about_unused_neighbors(root: Path, channels: Channels) -> None:
+    """Warn about splits next to a folder that is the training split of a dataset."""
+    place = root.resolve()
+    if split_named(place.name) != "train":
+        return
+    classes = {composed(folder.name) for folder in folders(place)}
+    with contextlib.suppress(OSError):  # the folder above cannot be read
+        named = [(folder, split_named(folder.name)) for folder in folders(place.parent)]
+        found = [_candidate(folder, split, channels) for folder, split in named if split in ("val", "test")]
+        if unused := [neighbor.folder.name for neighbor in found if neighbor.classes & classes]:
+            _LOG.warning(
+                "%s is the training split of %s, and its other splits are not used: %s. To use them, set %s.",
+                place.name,
+                place.parent,
+                ", ".join(unused),
+                printed_override("datamodule.path", place.parent),
+            )
 
 
 def _evaluation_splits(
