@@ -136,7 +136,7 @@ Values are means over n seeds with 95 % intervals by Student's t. [Results](resu
 UNTRAINED = """## Mistakes that need no training
 
 - **Reporting the validation images that selected the epoch.** Of many epochs, the best one by validation accuracy is
-  also a lucky one, as the section on test images shows. Opsin reports the test images, which select nothing.
+  partly best by chance, as the section on test images shows. Opsin reports the test images, which select nothing.
 - **A dense layer of the wrong size.** The network with BatchNorm pools twice, but its dense layer has the inputs of one
   pooling, so it cannot run on 32 x 32 pixels. Opsin computes the size:
   `python scripts/summary.py model=cnn_batchnorm --image 3x32x32`.
@@ -145,7 +145,7 @@ UNTRAINED = """## Mistakes that need no training
 - **A resized crop with a scale above 1.** It has no effect, because no crop is larger than the image. Opsin refuses it:
   `augmentation.resized_crop_scale` must lie in (0, 1].
 - **A receptive field that grows by n + 2 per layer.** Each 3 x 3 convolution widens it by 2. Three have 7 pixels:
-  `python scripts/summary.py model=cnn_kernels model.kernels=[3,3,3]`.
+  `python scripts/summary.py model=cnn_kernels 'model.kernels=[3,3,3]'`.
 - **A dilated convolution that downsamples.** It does not; only the stride does. 28 pixels stay 28:
   `python scripts/convolve.py --sizes 28 3 --padding same --dilation 2`.
 """

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from opsin.config import RunConfig, from_saved
+from opsin.config.overrides import key_of
 from opsin.errors import UserError
 from opsin.models import Network, load_weights
 from opsin.models.load_weights import OTHER_DIVISION
@@ -21,6 +22,15 @@ from opsin.training.trainer import TrainerOptions
 P = TypeVar("P", bound=NetworkPlan)
 
 log = logging.getLogger(__name__)
+
+TRAINING_SECTIONS = ("augmentation", "callbacks", "distillation", "feature_cache", "logger", "optimizer", "scheduler")
+"""Sections of a config that only a training reads."""
+
+TRAINING_OPTIONS = (
+    *("accumulate_grad_batches", "check_val_every_n_epoch", "gradient_checkpointing", "gradient_clip_norm"),
+    *("limit_train_batches", "max_epochs", "max_steps", "max_time", "on_oom", "val_check_interval"),
+)
+"""Keys of `trainer` that only a training reads."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,19 @@ def read_run(run: RunDirectory, overrides: Sequence[str]) -> tuple[DataFacts, Ru
         raise UserError(f"{run.path} is not a run directory: it has no {run.config.name}")
     facts = recorded_data(run)  # first: a run of another version is refused before its config is read
     config = from_saved(run, overrides)
+    _refuse_training_keys(run, overrides)
     if len(facts.class_counts.get("train", ())) != len(facts.classes):
         raise UserError(f"{run.result} is damaged (data.class_counts.train is not of the classes): {WAY_OUT}")
     return facts, config
+
+
+def _refuse_training_keys(run: RunDirectory, overrides: Sequence[str]) -> None:
+    """Refuse overrides that have an effect on a training only.
+
+    Raises:
+        UserError: An override is one of them.
+    """
+    for override in overrides:
+        section, _, name = key_of(override).partition(".")
+        if section in TRAINING_SECTIONS or (section == "trainer" and name in TRAINING_OPTIONS):
+            raise UserError(f"{override} has an effect on a training only, and {run.path} is trained: leave it out")
